@@ -1,0 +1,21 @@
+"""Sapper: a workbench for the robustness of machine-learning models.
+
+`sapper.craft(model, x, y, attack="jsma", threat="l0:14.5%")` attacks a `torch.nn.Module`; the command line does the rest.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sapper.scheduler import Crafted, craft
+
+__version__ = "0.1.0"
+__all__ = ["Crafted", "__version__", "craft"]
+
+
+def __getattr__(name: str) -> Any:
+    """Imports torch only when it is needed, so that the command line answers at once."""
+    if name in ("craft", "Crafted"):
+        from importlib import import_module
+
+        return getattr(import_module("sapper.scheduler"), name)
+    raise AttributeError(f"module 'sapper' has no attribute '{name}'")

@@ -1,0 +1,114 @@
+"""What an attack is: a frozen dataclass of options and two functions on rows, `start` and `step`.
+
+`step` is the body of the paper's loop. Counting, keeping the best, judging, batching, devices and progress are not its
+business: the ledger and `craft` see to them for all attacks alike.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from sapper.citation import Paper
+from sapper.errors import UsageError
+from sapper.goal import Goal
+from sapper.tensors import Batch, Counts, Mask
+from sapper.threat import Threat, norm_name
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is attacked, a row each."""
+
+    x: Batch
+    goal: Goal
+    threat: Threat
+    age: Counts
+    """Steps taken so far."""
+    key: Counts
+    """The sample's random key, see `noise`."""
+    index: Counts
+    """Its place among all cases of the job."""
+
+    @property
+    def budget(self) -> float:
+        """The threat's budget for inputs of this size."""
+        return self.threat.budget(self.x[0].numel())
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Where an attack stands, a row each. Attacks with more to remember derive their own."""
+
+    x_adv: Batch
+    """The candidate. The first thing `step` asks the model about is this."""
+    done: Mask | None = None
+    """Rows that have nothing left to try, if the attack can tell."""
+
+
+class Attack(ABC):
+    """One method. Subclasses are frozen dataclasses whose fields are the options.
+
+    Class keywords:
+        norms: The norms it is made for.
+        paper: Where it comes from.
+        minimal: It looks for the smallest distance, so it takes `norm:min` and may go on after its first success.
+    """
+
+    norms: ClassVar[AbstractSet[float]]
+    paper: ClassVar[Paper]
+    minimal: ClassVar[bool]
+
+    def __init_subclass__(cls, *, norms: AbstractSet[float], paper: Paper, minimal: bool = False) -> None:
+        cls.norms, cls.paper, cls.minimal = norms, paper, minimal
+
+    @abstractmethod
+    def limit(self, budget: float) -> int:
+        """The largest number of steps, for a threat of this budget (absolute, in the threat's norm)."""
+
+    @abstractmethod
+    def start(self, case: Case, oracle: Any) -> Any:
+        """The state before the first step."""
+
+    @abstractmethod
+    def step(self, case: Case, oracle: Any, state: Any) -> Any:
+        """One iteration of the paper's loop."""
+
+    def __str__(self) -> str:
+        options = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]  # pyright: ignore[reportArgumentType]
+        return name_of(type(self)) + (":" + ",".join(options) if options else "")
+
+
+@dataclass(frozen=True)
+class Cascade:
+    """Attacks one after the other: a case that one has broken never meets the next. Restarts are a cascade of equals."""
+
+    name: str
+    attacks: tuple[Attack, ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def stages(attack: "Attack | Cascade") -> tuple[Attack, ...]:
+    return attack.attacks if isinstance(attack, Cascade) else (attack,)
+
+
+def name_of(attack: type[Attack]) -> str:
+    """The name is the module's."""
+    return attack.__module__.rpartition(".")[2]
+
+
+def check_fits(attack: Attack, threat: Threat) -> None:
+    """Refuses a norm the attack is not made for, and `min` where it needs a budget.
+
+    Raises:
+        UsageError: It does not fit.
+    """
+    if threat.p not in attack.norms:
+        norms = ", ".join(norm_name(p) for p in sorted(attack.norms))
+        raise UsageError(f"{attack} is an attack in {norms}, the threat {threat} is in {norm_name(threat.p)}.")
+    if threat.eps is None and not attack.minimal:
+        raise UsageError(
+            f"{attack} needs a budget, like {norm_name(threat.p)}:0.1, and does not look for the smallest."
+        )

@@ -1,0 +1,87 @@
+"""Jacobian-based saliency map attack: few features, changed a lot.
+
+The forward derivative says how each feature moves each output. The pair of features that does most to raise the target
+while lowering all other classes together is changed, until the target is reached or the budget is spent (Algorithm 2 and
+3, Eq. 8 and 9).
+
+Differs from the paper: two vector-Jacobian products stand for the Jacobian, since only the target's row and the sum of the
+others are used; the search over all pairs is exact without visiting them (`saliency_pair`). For goals that name no
+target, all classes but the label rise together and the label falls (Wiyatno and Xu, arXiv 1808.07945).
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sapper.attack import Attack, Case, State
+from sapper.citation import Paper
+from sapper.errors import UsageError
+from sapper.oracle import GradientOracle
+from sapper.saliency import saliency_pair, saliency_single
+from sapper.tensors import Batch, Flat, Logits, Mask
+
+PAPER = Paper(
+    title="The Limitations of Deep Learning in Adversarial Settings",
+    authors="N. Papernot, P. McDaniel, S. Jha, M. Fredrikson, Z. B. Celik, A. Swami",
+    year=2016,
+    url="https://arxiv.org/abs/1511.07528",
+    venue="IEEE European Symposium on Security and Privacy",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searching(State):
+    domain: Mask
+    """The paper's Γ, a flag a feature: which may still be changed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
+    """Raises (or lowers) the features of greatest saliency, two at a time, until the goal is reached."""
+
+    theta: float = 1.0
+    """Change made to a chosen feature per step, in the data's units; negative to decrease."""
+    features: Literal["pair", "single"] = "pair"
+    """Whether a step changes the best pair of features or the best single one."""
+    saliency: Literal["logits", "probabilities"] = "logits"
+    """Derivatives of the logits, or of the softmax: there the other classes' sum is minus the target's, and says nothing."""
+
+    def __post_init__(self) -> None:
+        if not (math.isfinite(self.theta) and self.theta != 0):
+            raise UsageError(f"expected theta to be a number other than 0, got {self.theta}.")
+
+    def limit(self, budget: float) -> int:
+        return math.floor(budget / (2 if self.features == "pair" else 1))
+
+    def start(self, case: Case, oracle: GradientOracle) -> Searching:
+        domain = torch.ones_like(case.x.flatten(1), dtype=torch.bool)
+        return Searching(x_adv=case.x, domain=domain, done=torch.zeros_like(case.age, dtype=torch.bool))
+
+    def step(self, case: Case, oracle: GradientOracle, state: Searching) -> Searching:
+        logits, pull = oracle.vjp(state.x_adv)
+        target, others = self._forward_derivative(case, logits, pull)
+        sign = math.copysign(1.0, self.theta)  # Eq. 9 is Eq. 8 with both signs turned
+        search = saliency_pair if self.features == "pair" else saliency_single
+        chosen, admissible = search(sign * target, -sign * others, state.domain)
+
+        x = state.x_adv.flatten(1)
+        changed = case.threat.clip(x.gather(1, chosen) + self.theta)
+        changed = torch.where(admissible[:, None], changed, x.gather(1, chosen))
+        free = (changed > case.threat.lower) & (changed < case.threat.upper)
+        reached = case.goal.reached(logits.argmax(1), logits)
+        return Searching(
+            x_adv=x.scatter(1, chosen, changed).reshape(case.x.shape),
+            domain=state.domain.scatter(1, chosen, free),
+            done=reached | ~admissible,
+        )
+
+    def _forward_derivative(self, case: Case, logits: Logits, pull: Callable[[Logits], Batch]) -> tuple[Flat, Flat]:
+        """∂F_target/∂x and Σ ∂F_other/∂x, flat."""
+        rising, falling = case.goal.directions(logits)
+        if self.saliency == "probabilities":
+            p = logits.softmax(1)
+            rising, falling = (p * (c - (p * c).sum(1, keepdim=True)) for c in (rising, falling))
+        return pull(rising).flatten(1), pull(falling).flatten(1)

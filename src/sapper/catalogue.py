@@ -1,0 +1,151 @@
+"""What there is: methods are found by looking into their folders, and in installed plug-ins; no list is kept anywhere.
+
+An attack is the one `Attack` subclass that a module of `sapper.attacks` defines; its name is the module's. A plug-in is a
+package with an entry point in the group `sapper.attacks`, pointing to such a module.
+"""
+
+import ast
+import inspect
+import pkgutil
+import textwrap
+from dataclasses import MISSING, dataclass, fields
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from types import ModuleType
+from typing import Any, get_type_hints
+
+import msgspec
+
+import sapper.attacks
+from sapper.attack import Attack, Cascade, name_of, stages
+from sapper.citation import Paper
+from sapper.errors import UsageError, unknown
+from sapper.oracle import GradientOracle, LabelOracle, ScoreOracle
+from sapper.threat import norm_name
+
+ACCESS = {LabelOracle: "labels", ScoreOracle: "scores", GradientOracle: "gradients"}
+
+
+@dataclass(frozen=True)
+class Option:
+    """One field of a method."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+def attacks() -> dict[str, type[Attack]]:
+    """Every attack by name."""
+    here = [import_module(f"sapper.attacks.{name}") for name in names_in(sapper.attacks)]
+    plugged = [point.load() for point in entry_points(group="sapper.attacks")]
+    return {name_of(found): found for found in map(_attack_of, [*here, *plugged])}
+
+
+def names_in(package: ModuleType) -> list[str]:
+    """The modules of a folder of methods."""
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def attack(text: str) -> Attack | Cascade:
+    """Reads `pgd`, `pgd:steps=20,random_start=false`, or `5*pgd:steps=20` (restarts).
+
+    Raises:
+        UsageError: Unknown attack or option, or a value that does not fit.
+    """
+    times, star, rest = text.strip().rpartition("*")
+    name, _, written = rest.strip().partition(":")
+    known = attacks()
+    if name not in known:
+        raise unknown("attack", name, known)
+    one = _build(known[name], written)
+    if not star:
+        return one
+    if not times.strip().isdigit() or int(times) < 1:
+        raise UsageError(f"expected the number of restarts before '*', like 5*pgd, got '{text}'.")
+    return Cascade(f"{int(times)}*{one}", (one,) * int(times))
+
+
+@cache
+def options(method: type) -> tuple[Option, ...]:
+    """The fields of a method with the help text that stands under each.
+
+    Raises:
+        UsageError: A field has no help; a method is not finished without.
+    """
+    help_of = _help(method)
+    types = get_type_hints(method)
+    return tuple(
+        Option(f.name, _type_name(types[f.name]), None if f.default is MISSING else f.default, help_of[f.name])
+        for f in fields(method)
+    )
+
+
+def access(method: type[Attack]) -> str:
+    """What the attack asks of the model, as the type of its `oracle` says: labels, scores or gradients."""
+    return ACCESS[get_type_hints(method.step)["oracle"]]
+
+
+def description(method: type) -> str:
+    """The first line of its docstring."""
+    return (inspect.getdoc(method) or "").partition("\n")[0]
+
+
+def norms(method: type[Attack]) -> list[str]:
+    return [norm_name(p) for p in sorted(method.norms)]
+
+
+def papers(used: list[Attack | Cascade]) -> list[tuple[str, Paper]]:
+    """The papers of exactly these attacks, each once, with the method's name."""
+    methods = {name_of(type(stage)): type(stage).paper for one in used for stage in stages(one)}
+    return list(methods.items())
+
+
+def _attack_of(module: ModuleType) -> type[Attack]:
+    own = [
+        value
+        for value in vars(module).values()
+        if isinstance(value, type) and issubclass(value, Attack) and value.__module__ == module.__name__
+    ]
+    if len(own) != 1:
+        raise UsageError(f"expected one Attack in {module.__name__}, found {len(own)}: one file a method.")
+    return own[0]
+
+
+def _build(method: type[Attack], written: str) -> Attack:
+    known = {option.name for option in options(method)}
+    values: dict[str, str] = {}
+    for pair in filter(None, written.split(",")):
+        name, _, value = pair.partition("=")
+        if name.strip() not in known:
+            raise unknown(f"option of {name_of(method)}", name.strip(), known)
+        values[name.strip()] = value.strip()
+    try:
+        return msgspec.convert({k: _python(v) for k, v in values.items()}, method, strict=False)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{name_of(method)}: {error} in '{written}'; see `sapper show {name_of(method)}`.") from error
+
+
+def _python(value: str) -> str | None:
+    return None if value.lower() == "none" else value
+
+
+def _type_name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) else str(hint).replace("typing.", "")
+
+
+def _help(method: type) -> dict[str, str]:
+    """The string under each field, read from the source."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(method))).body[0]
+    assert isinstance(body, ast.ClassDef)
+    found: dict[str, str] = {}
+    for field, below in zip(body.body, body.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name):
+            text = below.value if isinstance(below, ast.Expr) else None
+            if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                found[field.target.id] = inspect.cleandoc(text.value)
+    if missing := [f.name for f in fields(method) if f.name not in found]:
+        raise UsageError(f"{method.__name__} has no help under its option {', '.join(missing)}.")
+    return found

@@ -1,0 +1,197 @@
+"""What counts as success: the four adversarial goals of Papernot et al. (2016), section II.
+
+A `Goal` holds one row a case and answers whether it is reached; its losses fall as the attacker gets nearer, whatever
+the goal, so no attack asks whether it is targeted. A `GoalSpec` is how a user writes one for a whole data set:
+
+    misclassification        any class but the label
+    confidence:0.5           the label's probability below 0.5 (or another class)
+    targeted:3               class 3; also targeted:every, targeted:random, targeted:least-likely
+    source-target:2->8       samples of class 2 into class 8; also source-target:2->every
+"""
+
+import re
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from sapper import noise
+from sapper.errors import UsageError
+from sapper.tensors import Counts, Labels, Logits, Mask, Scalars
+
+KINDS = ("confidence reduction", "misclassification", "targeted misclassification", "source/target misclassification")
+
+
+@dataclass(frozen=True)
+class Goal(ABC):
+    """One adversarial goal a row."""
+
+    label: Labels
+
+    @abstractmethod
+    def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:
+        """Whether the model's answer is what the attacker wants; only a confidence needs the logits."""
+
+    @abstractmethod
+    def cross_entropy(self, logits: Logits) -> Scalars: ...
+
+    @abstractmethod
+    def margin(self, logits: Logits) -> Scalars:
+        """Difference of two logits, negative once the class is as wanted."""
+
+    @abstractmethod
+    def directions(self, logits: Logits) -> tuple[Logits, Logits]:
+        """Which outputs are to rise and which to fall, as cotangents."""
+
+    def targets(self) -> Labels | None:
+        """The classes aimed at, if the goal names any."""
+        return None
+
+    def cotangent(self, loss: str, logits: Logits) -> Logits:
+        """The gradient of each row's own loss by its logits: what to pull back to the input."""
+        with torch.enable_grad():
+            leaf = logits.detach().requires_grad_()
+            value: Scalars = getattr(self, loss)(leaf)
+            return torch.autograd.grad(value.sum(), leaf)[0]
+
+
+@dataclass(frozen=True)
+class Untargeted(Goal):
+    """Any class but the label (misclassification), or the label's probability below a threshold (confidence reduction)."""
+
+    threshold: float = 0.0
+
+    def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:
+        wrong = predicted != self.label
+        if self.threshold == 0:
+            return wrong
+        if logits is None:
+            raise UsageError("confidence reduction needs a model that answers with scores, this one gives labels only.")
+        return wrong | (_of(logits.softmax(1), self.label) < self.threshold)
+
+    def cross_entropy(self, logits: Logits) -> Scalars:
+        return -functional.cross_entropy(logits, self.label, reduction="none")
+
+    def margin(self, logits: Logits) -> Scalars:
+        return _of(logits, self.label) - _best_other(logits, self.label)
+
+    def directions(self, logits: Logits) -> tuple[Logits, Logits]:
+        label = functional.one_hot(self.label, logits.shape[1]).to(logits.dtype)
+        return 1 - label, label
+
+
+@dataclass(frozen=True)
+class Targeted(Goal):
+    """One given class a row, for samples of every class or of one source class."""
+
+    target: Labels
+
+    def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:  # noqa: ARG002
+        return predicted == self.target
+
+    def cross_entropy(self, logits: Logits) -> Scalars:
+        return functional.cross_entropy(logits, self.target, reduction="none")
+
+    def margin(self, logits: Logits) -> Scalars:
+        return _best_other(logits, self.target) - _of(logits, self.target)
+
+    def directions(self, logits: Logits) -> tuple[Logits, Logits]:
+        target = functional.one_hot(self.target, logits.shape[1]).to(logits.dtype)
+        return target, 1 - target
+
+    def targets(self) -> Labels:
+        return self.target
+
+
+@dataclass(frozen=True)
+class GoalSpec:
+    """A goal as a user writes it; `cases` says what it is for each sample."""
+
+    kind: str
+    choice: str = ""
+    """every, random, least-likely or a class number, for the targeted kinds."""
+    source: int | None = None
+    threshold: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "GoalSpec":
+        """Reads `misclassification`, `confidence:0.5`, `targeted:every`, `source-target:2->8`.
+
+        Raises:
+            UsageError: Not one of these forms.
+        """
+        text = text.strip().lower()
+        if text == "misclassification":
+            return cls(KINDS[1])
+        if found := re.fullmatch(r"confidence:(0?\.\d*[1-9]\d*)", text):
+            return cls(KINDS[0], threshold=float(found[1]))
+        if found := re.fullmatch(r"targeted(?::(every|random|least-likely|\d+))?", text):
+            return cls(KINDS[2], found[1] or "every")
+        if found := re.fullmatch(r"source-target:(\d+)->(every|\d+)", text):
+            return cls(KINDS[3], found[2], int(found[1]))
+        raise UsageError(
+            f"expected a goal like misclassification, confidence:0.5 (between 0 and 1), targeted:every, targeted:random, "
+            f"targeted:least-likely, targeted:3, source-target:2->8 or source-target:2->every, got '{text}'."
+        )
+
+    def __str__(self) -> str:
+        match self.kind:
+            case "confidence reduction":
+                return f"confidence:{self.threshold:g}"
+            case "misclassification":
+                return "misclassification"
+            case "targeted misclassification":
+                return f"targeted:{self.choice}"
+            case _:
+                return f"source-target:{self.source}->{self.choice}"
+
+    def cases(self, label: Labels, logits: Logits, key: Counts) -> tuple[Tensor, Goal]:
+        """The rows to attack and their goals, in the order of the samples, then of the targets.
+
+        Args:
+            label: True classes.
+            logits: The model's answer to the clean samples.
+            key: The samples' random keys, for `random`.
+
+        Raises:
+            UsageError: A class that the model does not have.
+        """
+        self._check(logits.shape[1])
+        everyone = torch.arange(len(label), device=label.device)
+        if not self.choice:
+            return everyone, Untargeted(label, self.threshold)
+        rows = everyone if self.source is None else everyone[label == self.source]
+        if self.choice == "every":
+            classes = torch.arange(logits.shape[1], device=label.device)
+            sample, target = rows.repeat_interleave(len(classes)), classes.repeat(len(rows))
+            keep = target != label[sample]
+            return sample[keep], Targeted(label[sample][keep], target[keep])
+        return _one_target(self.choice, rows, label, logits, key)
+
+    def _check(self, classes: int) -> None:
+        for number in (self.choice, self.source):
+            if str(number).isdigit() and int(str(number)) >= classes:
+                raise UsageError(f"the goal {self} names class {number}, the model has classes 0 to {classes - 1}.")
+
+
+def _one_target(choice: str, rows: Tensor, label: Labels, logits: Logits, key: Counts) -> tuple[Tensor, Goal]:
+    classes, truth = logits.shape[1], label[rows]
+    if choice == "least-likely":  # of the clean input, and never the label itself
+        target = logits[rows].scatter(1, truth[:, None], torch.inf).argmin(1)
+    elif choice == "random":
+        step = noise.uniform(key[rows], torch.zeros_like(truth), 1, torch.float64, stream=7)[:, 0]
+        target = (truth + 1 + (step * (classes - 1)).long()) % classes
+    else:
+        rows = rows[truth != int(choice)]
+        target = torch.full_like(label[rows], int(choice))
+    return rows, Targeted(label[rows], target)
+
+
+def _of(logits: Logits, index: Labels) -> Scalars:
+    return logits.gather(1, index[:, None])[:, 0]
+
+
+def _best_other(logits: Logits, index: Labels) -> Scalars:
+    return logits.scatter(1, index[:, None], -torch.inf).amax(1)

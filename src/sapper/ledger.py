@@ -1,0 +1,93 @@
+"""The ledger kept at the model's door: what each case cost, and its closest success.
+
+Attacks are not trusted with either. Every input they ask about passes here: it is rounded as the threat demands,
+counted, and remembered if it is legal, reaches the goal and is nearer than what was known.
+"""
+
+from collections.abc import Callable
+
+import torch
+
+from sapper.attack import Case
+from sapper.oracle import GradientOracle
+from sapper.tensors import Batch, Labels, Logits, Mask, take
+
+
+class Ledger:
+    """One row a case of the whole job."""
+
+    def __init__(self, oracle: GradientOracle, case: Case, queries: int | None = None) -> None:
+        rows, device = len(case.x), case.x.device
+        self.oracle = oracle
+        self.queries = queries
+        self.forwards = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.backwards = torch.zeros(rows, dtype=torch.int64, device=device)
+        self.found = torch.zeros(rows, dtype=torch.bool, device=device)
+        self.broken = torch.zeros(rows, dtype=torch.bool, device=device)
+        """The model answered with something that is not a finite number."""
+        self.distance = torch.full((rows,), torch.inf, dtype=case.x.dtype, device=device)
+        self.x_adv = case.x.clone()
+        """The closest success, where there is one."""
+        self.last = case.x.clone()
+        """The last candidate."""
+        self.steps = torch.zeros_like(self.forwards)
+        self.seconds = torch.zeros(rows, dtype=torch.float64, device=device)
+        """Each case's share of the time of its batches."""
+
+    def door(self, case: Case) -> "Door":
+        """The door as these cases' attack sees it."""
+        return Door(self, case)
+
+    def closed(self, case: Case) -> Mask:
+        """Which of these cases have nothing left to ask: no answer, no query left, or found, which a budget makes final."""
+        closed = self.broken[case.index] | self._spent(case)
+        return closed if case.threat.eps is None else closed | self.found[case.index]
+
+    def _spent(self, case: Case) -> Mask:
+        if self.queries is None:
+            return torch.zeros_like(case.index, dtype=torch.bool)
+        return self.forwards[case.index] >= self.queries
+
+    def record(self, case: Case, x_adv: Batch, logits: Logits) -> None:
+        rows = case.index
+        spent = self._spent(case)
+        self.forwards[rows] += 1
+        self.broken[rows] |= ~logits.isfinite().all(1)
+        reached = (case.goal.reached(logits.argmax(1), logits) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
+        if not len(reached):
+            return
+        case, x_adv = take(case, reached), x_adv[reached]
+        distance = case.threat.distance(x_adv, case.x)
+        better = case.threat.legal(x_adv, case.x) & (~self.found[case.index] | (distance < self.distance[case.index]))
+        rows = case.index[better]
+        self.found[rows] = True
+        self.distance[rows] = distance[better]
+        self.x_adv[rows] = x_adv[better]
+
+
+class Door:
+    """A white-box oracle for one batch of cases, row for row, that keeps the ledger."""
+
+    def __init__(self, ledger: Ledger, case: Case) -> None:
+        self._ledger = ledger
+        self._case = case
+
+    def labels(self, x: Batch) -> Labels:
+        return self.logits(x).argmax(1)
+
+    def logits(self, x: Batch) -> Logits:
+        x = self._case.threat.submit(x.detach(), self._case.x)
+        logits = self._ledger.oracle.logits(x)
+        self._ledger.record(self._case, x, logits)
+        return logits
+
+    def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
+        x = self._case.threat.submit(x.detach(), self._case.x)
+        logits, pull = self._ledger.oracle.vjp(x)
+        self._ledger.record(self._case, x, logits)
+
+        def counted(cotangent: Logits) -> Batch:
+            self._ledger.backwards[self._case.index] += 1
+            return pull(cotangent)
+
+        return logits, counted

@@ -1,0 +1,234 @@
+"""The run folder: what is in it, and how it is written so that a kill loses nothing.
+
+    spec.toml          what was asked, written first
+    environment.json   versions, device, batch sizes measured
+    samples.parquet    one row per sample (SAMPLE);  samples.safetensors: its input, tensor "x"
+    preflight.json     what the checks before the attacks found
+    shards/ATTACK.THREAT/00003.parquet       one row per case (CASE)
+    shards/ATTACK.THREAT/00003.safetensors   its adversarial inputs, tensor "x_adv", in the order of the rows
+    summary.json       written last (`Summary`)
+    report.html
+
+Every file is written beside its place, synced and renamed: what is there is whole.
+This module imports no torch, so that reports and comparisons start at once.
+"""
+
+import json
+import os
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import polars as pl
+import safetensors.numpy
+import tomli_w
+
+from sapper.errors import RunError
+
+SAMPLE = {
+    "sample": pl.Int64,  # position in the data set, after --limit
+    "label": pl.Int64,
+    "clean_prediction": pl.Int64,
+    "clean_confidence": pl.Float64,  # probability of the clean prediction
+}
+
+CASE = {
+    "sample": pl.Int64,  # which sample of samples.parquet
+    "label": pl.Int64,
+    "target": pl.Int64,  # null where the goal names none
+    "clean_prediction": pl.Int64,
+    "prediction": pl.Int64,  # of the stored adversarial input, re-predicted; null after an error
+    "found": pl.Boolean,  # legal and adversarial by a second, plain call of the model; null after an error
+    "distance": pl.Float64,  # in the threat's norm; null where nothing was found
+    "l0": pl.Float64,  # size of the stored change in every norm, found or not
+    "l1": pl.Float64,
+    "l2": pl.Float64,
+    "linf": pl.Float64,
+    "steps": pl.Int64,
+    "forwards": pl.Int64,
+    "backwards": pl.Int64,
+    "clean_confidence": pl.Float64,
+    "confidence": pl.Float64,  # probability of `prediction`
+    "seconds": pl.Float64,  # this case's share of the time of its batches
+    "error": pl.String,  # why the case could not be run; else null
+}
+
+
+class Result(msgspec.Struct, frozen=True):
+    """One attack under one threat. Rates and distances are null where there is nothing to take them of."""
+
+    attack: str
+    threat: str
+    goal: str
+    cases: int
+    found: int
+    success_rate: float | None
+    robust_accuracy: float | None
+    ci95: tuple[float, float] | None
+    """Wilson interval of robust_accuracy."""
+    mean_distance_all: float | None
+    """Over all cases, those that failed with the change they ended at."""
+    mean_distance_found: float | None
+    median_distance: float | None
+    """Failures count as infinitely far; null when that is the median."""
+    seconds: float
+    cases_per_second: float | None
+    forwards: int
+    backwards: int
+
+
+class WorstCase(msgspec.Struct, frozen=True):
+    """A sample counts as robust if it is right and unbroken by every attack of the run under this threat."""
+
+    threat: str
+    robust_accuracy: float | None
+    ci95: tuple[float, float] | None
+
+
+class Certified(msgspec.Struct, frozen=True):
+    threat: str
+    certifier: str
+    verified_accuracy: float
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """What a check saw. `verdict` is "ok", "note" or "warning"."""
+
+    check: str
+    verdict: str
+    evidence: str
+    remedy: str
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """The contract for other programs; `version` changes when a key does."""
+
+    model: str
+    data: str
+    clean_accuracy: float
+    results: list[Result]
+    worst_case: list[WorstCase]
+    certified: list[Certified]
+    findings: list[Finding]
+    version: int = 1
+
+
+def slug(text: str) -> str:
+    """A name that every file system takes: `l0:14.5%` -> `l0-14.5pct`, `linf:8/255` -> `linf-8_255`."""
+    return re.sub(r"[^\w.=,+-]+", "-", text.replace("%", "pct").replace("/", "_").replace("*", "x")).strip("-")
+
+
+def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+    """Writes beside `path`, syncs, renames: after a kill the file is whole or not there.
+
+    Raises:
+        RunError: The disk is full or the folder cannot be written; nothing half-written stays.
+    """
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(part)
+        with part.open("rb") as handle:
+            os.fsync(handle.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise RunError(
+            f"cannot write {path}: {error.strerror or error}. Make room or give another --out, then run the same "
+            "command: it goes on where it was."
+        ) from error
+
+
+def write_json(path: Path, value: object) -> None:
+    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
+    write_whole(path, lambda part: part.write_bytes(text + b"\n") and None)
+
+
+def write_toml(path: Path, value: dict[str, Any]) -> None:
+    write_whole(path, lambda part: part.write_text(tomli_w.dumps(value), encoding="utf-8") and None)
+
+
+def write_table(path: Path, table: pl.DataFrame) -> None:
+    write_whole(path, table.write_parquet)
+
+
+def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
+    def write(part: Path) -> None:
+        part.write_bytes(safetensors.numpy.save(tensors))
+
+    write_whole(path, write)
+
+
+def read_spec(run: Path) -> dict[str, Any]:
+    """The spec of a run folder, as plain values.
+
+    Raises:
+        RunError: The folder is not a run folder.
+    """
+    try:
+        return tomllib.loads((run / "spec.toml").read_text(encoding="utf-8"))
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise RunError(f"expected a run folder with a spec.toml, found none to read in {run}: {error}") from error
+
+
+def read_summary(run: Path) -> Summary:
+    """The summary of a finished run.
+
+    Raises:
+        RunError: The run is not finished, or its summary is of another version.
+    """
+    try:
+        return msgspec.json.decode((run / "summary.json").read_bytes(), type=Summary)
+    except OSError as error:
+        raise RunError(f"{run} has no summary.json: the run is not finished; run its command again.") from error
+    except msgspec.MsgspecError as error:
+        raise RunError(f"{run / 'summary.json'} is not a summary that this version reads: {error}") from error
+
+
+def read_environment(run: Path) -> dict[str, Any]:
+    path = run / "environment.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def read_samples(run: Path) -> pl.DataFrame:
+    return pl.read_parquet(run / "samples.parquet")
+
+
+def read_inputs(run: Path) -> np.ndarray:
+    """The clean inputs, in the data's units, sample first."""
+    return safetensors.numpy.load_file(run / "samples.safetensors")["x"]
+
+
+def case_folder(attack: str, threat: str) -> str:
+    """The name under `shards/` of one attack's cases under one threat."""
+    return f"{slug(attack)}.{slug(threat)}"
+
+
+def read_cases(run: Path, folder: str) -> pl.DataFrame:
+    """All rows of one `shards/` folder, in order, with `shard` and `row` saying where the adversarial input lies."""
+    tables = [
+        pl.read_parquet(path).with_columns(shard=pl.lit(path.stem), row=pl.int_range(pl.len()))
+        for path in sorted((run / "shards" / folder).glob("*.parquet"))
+    ]
+    return pl.concat(tables) if tables else pl.DataFrame(schema={**CASE, "shard": pl.String, "row": pl.Int64})
+
+
+def read_adversarial(run: Path, folder: str, shard: str) -> np.ndarray:
+    """The adversarial inputs of one shard, in the order of its rows."""
+    return safetensors.numpy.load_file(run / "shards" / folder / f"{shard}.safetensors")["x_adv"]
+
+
+def read_row(path: Path, name: str, row: int) -> np.ndarray:
+    """One row of a tensor in a safetensors file, the rest left on the disk."""
+    with safetensors.safe_open(path, framework="np") as file:
+        return np.asarray(file.get_slice(name)[row])
+
+
+def read_shape(path: Path, name: str) -> tuple[int, ...]:
+    """The shape of a tensor in a safetensors file."""
+    with safetensors.safe_open(path, framework="np") as file:
+        return tuple(file.get_slice(name).get_shape())

@@ -1,0 +1,107 @@
+"""The attacker's only door to the model, and the ledger kept at it.
+
+The type of the `oracle` in an attack's signature declares the access it needs, which is the second axis of the
+threat-model taxonomy (Papernot et al. 2016, section II): labels, scores, or gradients.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from sapper.errors import ModelError
+from sapper.tensors import Batch, Labels, Logits
+
+
+class LabelOracle(Protocol):
+    """Answers with classes only."""
+
+    def labels(self, x: Batch) -> Labels: ...
+
+
+class ScoreOracle(LabelOracle, Protocol):
+    """Answers with a score for every class."""
+
+    def logits(self, x: Batch) -> Logits: ...
+
+
+class GradientOracle(ScoreOracle, Protocol):
+    """White box: scores, and their derivative by the input."""
+
+    def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
+        """The logits, and `pull`: a cotangent of the logits to the gradient by the input.
+
+        `pull` may be called again; each call is one backward pass.
+        """
+        ...
+
+
+class TorchOracle:
+    """A white-box door to a module, whose weights need no gradients here (`frozen`)."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
+
+    def labels(self, x: Batch) -> Labels:
+        return self.logits(x).argmax(1)
+
+    def logits(self, x: Batch) -> Logits:
+        with torch.no_grad():
+            return _answer(self.module(x), len(x))
+
+    def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            logits = _answer(self.module(leaf), len(x))
+        if not logits.requires_grad:
+            raise ModelError(
+                "the model's output does not depend on its input in a way that can be differentiated (detached, rounded "
+                "or computed outside torch): a gradient attack cannot see it; use one that needs scores or labels only."
+            )
+
+        def pull(cotangent: Logits) -> Batch:
+            (gradient,) = torch.autograd.grad(logits, leaf, cotangent, retain_graph=True, allow_unused=True)
+            return torch.zeros_like(leaf) if gradient is None else gradient
+
+        return logits.detach(), pull
+
+
+@contextmanager
+def frozen(module: nn.Module) -> Iterator[nn.Module]:
+    """The module in evaluation mode and without gradients for its weights; as it was afterwards."""
+    modes = [(part, part.training) for part in module.modules()]
+    wanted = [(weight, weight.requires_grad) for weight in module.parameters()]
+    try:
+        module.eval()
+        for weight, _ in wanted:
+            weight.requires_grad_(False)
+        yield module
+    finally:
+        for weight, requires_grad in wanted:
+            weight.requires_grad_(requires_grad)
+        for part, mode in modes:
+            part.training = mode
+
+
+def _answer(answer: object, rows: int) -> Logits:
+    """Checks that a model answers like a classifier.
+
+    Raises:
+        ModelError: It does not.
+    """
+    if not isinstance(answer, Tensor):
+        what = f"a {type(answer).__name__}"
+        raise ModelError(
+            f"expected the model to return one tensor of logits, rows x classes, got {what}: wrap it in a module that "
+            "returns the logits alone."
+        )
+    if answer.ndim != 2 or answer.shape[0] != rows or answer.shape[1] < 2:
+        raise ModelError(
+            f"expected logits of shape ({rows}, classes) with at least 2 classes, got {tuple(answer.shape)}"
+            + (": for a yes/no model return two columns, (0, score)." if answer.shape[1:] in ((), (1,)) else ".")
+        )
+    if not answer.is_floating_point():
+        raise ModelError(f"expected logits in floating point, got {answer.dtype}.")
+    return answer

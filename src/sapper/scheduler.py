@@ -1,0 +1,259 @@
+"""The scheduler, and the only loop: keeps a batch of cases full, steps it, retires rows, refills from the queue.
+
+No case waits for its neighbours. What a case draws at random is its own (`noise`), so results do not depend on the batch
+but for float rounding inside the model; with the same batch size they are identical.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import nn
+
+from sapper import catalogue, noise
+from sapper.attack import Attack, Cascade, Case, State, check_fits, stages
+from sapper.errors import DataError, UsageError
+from sapper.goal import Goal, Targeted, Untargeted
+from sapper.ledger import Ledger
+from sapper.oracle import GradientOracle, TorchOracle, frozen
+from sapper.tensors import Batch, Counts, Labels, Mask, Scalars, join, per_row, take
+from sapper.threat import Threat
+
+_LARGEST_BATCH = 4096
+_USUAL_FEATURES = 1 << 21
+
+Progress = Callable[[int, int], None]
+"""Told (cases done, cases found) after every step."""
+
+
+@dataclass(frozen=True)
+class Crafted:
+    """What came of each case, in the order given. All rows are judged by a second, plain call of the model."""
+
+    x_adv: Batch
+    """The closest success, or where nothing was found the last candidate; always legal."""
+    found: Mask
+    """Legal and adversarial when judged."""
+    predictions: Labels
+    """The class of x_adv; -1 where the model gave no finite answer."""
+    confidence: Scalars
+    """Its probability."""
+    distance: Scalars
+    """Of x_adv, in the threat's norm; nan where nothing was found."""
+    steps: Counts
+    forwards: Counts
+    """Questions the attack asked about this case; the judge's own are not counted."""
+    backwards: Counts
+    seconds: Scalars
+    """This case's share of the time of its batches."""
+    broken: Mask
+    """The model answered with nan or infinity on the way, so the case is not valid."""
+
+
+def craft(
+    model: nn.Module,
+    x: Batch,
+    y: Labels,
+    *,
+    attack: str | Attack | Cascade = "pgd",
+    threat: str | Threat,
+    targets: Labels | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    quantize: int | None = None,
+    queries: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Crafted:
+    """Attacks a model.
+
+    Args:
+        model: From inputs in the data's units to logits, on any device. It is attacked in evaluation mode, without
+            gradients for its weights, and left as it was.
+        x: The samples, rows first, in `bounds`; taken to the model's device and float type.
+        y: Their true classes.
+        attack: A name, with options if any ("pgd:steps=20", "5*pgd"), or an instance.
+        threat: Such as "linf:8/255", "l2:0.5", "l0:14.5%", "l0:min".
+        targets: The class each sample shall become; without, any other than `y`.
+        bounds: The range of legal inputs. A `Threat` brings its own.
+        quantize: Bits a feature; success is judged on inputs rounded to this grid.
+        queries: Most questions asked about a sample.
+        seed: Of the samples' own random numbers.
+        batch_size: Rows at once; measured if not given.
+        progress: Called with (done, found) after every step.
+
+    Returns:
+        A row for each sample, in order, on x's device.
+
+    Raises:
+        UsageError: Unknown attack or threat, or they do not fit each other.
+        DataError: Shapes, labels or values that do not fit.
+        ModelError: The model does not answer like a classifier.
+    """
+    attack = catalogue.attack(attack) if isinstance(attack, str) else attack
+    if isinstance(threat, str):
+        threat = Threat.parse(threat, lower=bounds[0], upper=bounds[1], quantize=quantize)
+    weight = next((p for p in model.parameters() if p.is_floating_point()), x)
+    device, dtype = weight.device, weight.dtype
+    _check_data(x, y, threat)
+    y_here = y.to(device)
+    goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device))
+    index = torch.arange(len(x), device=device)
+    with frozen(model):
+        result = craft_cases(
+            TorchOracle(model), attack, x.to(device, dtype), goal, threat, noise.keys(seed, index),
+            queries=queries, batch_size=batch_size, progress=progress,
+        )  # fmt: skip
+    return Crafted(**{name: value.to(x.device) for name, value in vars(result).items()})
+
+
+def craft_cases(
+    oracle: GradientOracle,
+    attack: Attack | Cascade,
+    x: Batch,
+    goal: Goal,
+    threat: Threat,
+    key: Counts,
+    *,
+    queries: int | None = None,
+    batch_size: int | None = None,
+    progress: Progress | None = None,
+) -> Crafted:
+    """`craft` behind the model's door: rows with their goals and keys, on the oracle's device."""
+    _check_options(attack, threat, x[0].numel(), queries)
+    index = torch.arange(len(x), device=x.device)
+    case = Case(threat.rounded(x), goal, threat, torch.zeros_like(index), key, index)
+    size = batch_size or measure_batch(oracle, x, goal)
+    ledger = Ledger(oracle, case, queries)
+    for number, stage in enumerate(stages(attack)):
+        left = take(case, ~ledger.closed(case)) if number else case
+        _loop(stage, replace(left, key=noise.mix(left.key + number)), ledger, size, progress)
+    return _judge(oracle, case, ledger, size)
+
+
+def measure_batch(oracle: GradientOracle, x: Batch, goal: Goal) -> int:
+    """The number of rows at which the model is fastest per row, forward and backward, doubling while that helps.
+
+    Measuring costs some batches, so for few rows a usual size is taken: 128, or fewer where inputs are large.
+    """
+    usual = min(len(x), 128, max(1, _USUAL_FEATURES // x[0].numel()))
+    if len(x) < 2048:
+        return usual
+    size, best, fastest = max(1, usual // 4), usual, math.inf
+    while size <= min(len(x), _LARGEST_BATCH):
+        rows = torch.arange(size, device=x.device)
+        try:
+            spent = min(_time_pass(oracle, x[rows], take(goal, rows)) for _ in range(2)) / size
+        except torch.OutOfMemoryError:
+            break
+        if spent > 0.97 * fastest:
+            break
+        best, fastest, size = size, spent, size * 2
+    return best
+
+
+def _time_pass(oracle: GradientOracle, x: Batch, goal: Goal) -> float:
+    begin = time.perf_counter()
+    logits, pull = oracle.vjp(x)
+    pull(goal.cotangent("cross_entropy", logits)).sum().item()  # item() waits for the device
+    return time.perf_counter() - begin
+
+
+def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progress | None) -> None:
+    """Takes every case to its end; what came of it is in the ledger."""
+    total, waiting, done = len(case.index), 0, 0
+    limit = attack.limit(case.budget)
+    active, state = take(case, slice(0)), None
+    while done < total:
+        begin = time.perf_counter()
+        if waiting < total and len(active.index) < size:
+            fresh = take(case, slice(waiting, waiting + size - len(active.index)))
+            waiting += len(fresh.index)
+            new = attack.start(fresh, ledger.door(fresh))
+            _look_at_clean(fresh, new.x_adv, ledger)
+            active, state = join(active, fresh), join(state, new) if state else new
+        state = attack.step(active, ledger.door(active), state)
+        active = replace(active, age=active.age + 1)
+        leaving = _leaving(limit, active, state, ledger)
+        gone = take(active, leaving)
+        if len(gone.index):
+            _look_at_last(gone, state.x_adv[leaving], ledger)
+            ledger.last[gone.index] = state.x_adv[leaving]
+        ledger.steps[active.index] += 1
+        ledger.seconds[active.index] += (time.perf_counter() - begin) / len(active.index)
+        if len(gone.index):
+            done += len(gone.index)
+            active, state = take(active, ~leaving), take(state, ~leaving)
+        if progress:
+            progress(len(ledger.found) - total + done, int(ledger.found.sum()))
+
+
+def _look_at_clean(case: Case, start: Batch, ledger: Ledger) -> None:
+    """A sample whose clean input already reaches the goal is won; only an attack that starts elsewhere would miss it."""
+    elsewhere = take(case, (start != case.x).flatten(1).any(1))
+    if len(elsewhere.index):
+        ledger.door(elsewhere).logits(elsewhere.x)
+
+
+def _leaving(limit: int, case: Case, state: State, ledger: Ledger) -> Mask:
+    """Out of steps or of anything to try, or nothing left to ask."""
+    leaving = (case.age >= limit) | ledger.closed(case)
+    return leaving if state.done is None else leaving | state.done
+
+
+def _look_at_last(case: Case, candidate: Batch, ledger: Ledger) -> None:
+    """Asks about candidates that no step is left to ask about."""
+    still = ~ledger.closed(case)
+    if bool(still.any()):
+        ledger.door(take(case, still)).logits(candidate[still])
+
+
+def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Crafted:
+    """Makes every candidate legal, then believes only what the model says of it now."""
+    x_adv = torch.where(per_row(ledger.found, case.x), ledger.x_adv, ledger.last.nan_to_num())
+    x_adv = case.threat.submit(case.threat.project(x_adv, case.x), case.x)
+    logits = torch.cat([oracle.logits(part) for part in x_adv.split(size)])
+    finite = logits.isfinite().all(1) & ~ledger.broken
+    confidence, predictions = logits.softmax(1).max(1)
+    found = case.goal.reached(predictions, logits) & case.threat.legal(x_adv, case.x) & ledger.found & finite
+    return Crafted(
+        x_adv=x_adv,
+        found=found,
+        predictions=torch.where(finite, predictions, -1),
+        confidence=torch.where(finite, confidence, torch.nan),
+        distance=torch.where(found, case.threat.distance(x_adv, case.x), torch.nan),
+        steps=ledger.steps,
+        forwards=ledger.forwards,
+        backwards=ledger.backwards,
+        seconds=ledger.seconds,
+        broken=~finite,
+    )
+
+
+def _check_options(attack: Attack | Cascade, threat: Threat, features: int, queries: int | None) -> None:
+    if queries is not None and queries <= 0:
+        raise UsageError(f"expected a query budget above 0, got {queries}.")
+    for stage in stages(attack):
+        check_fits(stage, threat)
+        if stage.limit(threat.budget(features)) < 1:
+            raise UsageError(
+                f"{stage} cannot take a step within {threat}, which is {threat.budget(features):g} of {features} "
+                "features: give a larger budget."
+            )
+
+
+def _check_data(x: Batch, y: Labels, threat: Threat) -> None:
+    if x.ndim < 2 or len(x) == 0 or x[0].numel() == 0:
+        raise DataError(f"expected x with at least one row of features, rows first, got shape {tuple(x.shape)}.")
+    if y.shape != x.shape[:1]:
+        raise DataError(f"expected y of shape ({len(x)},), a class a row, got {tuple(y.shape)}.")
+    if not bool(x.isfinite().all()):
+        raise DataError("expected finite inputs, got nan or infinity in x.")
+    if float(x.min()) < threat.lower or float(x.max()) > threat.upper:
+        raise DataError(
+            f"expected x within [{threat.lower:g}, {threat.upper:g}], got {float(x.min()):g} to {float(x.max()):g}: rescale "
+            "x, or give its true range as bounds=(lower, upper); eps is in these units, and the model's own normalisation "
+            "belongs inside the model."
+        )

@@ -1,0 +1,52 @@
+"""Shapes by name, and what records of tensors need: take some rows, join two, choose row by row.
+
+A *record* is a dataclass whose tensors all have the batch as their first dimension; what is not a tensor
+(a threat, a number) belongs to all rows alike.
+"""
+
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+Batch = Float[Tensor, "rows *features"]
+Flat = Float[Tensor, "rows features"]
+Logits = Float[Tensor, "rows classes"]
+Scalars = Float[Tensor, " rows"]
+Labels = Int[Tensor, " rows"]
+Counts = Int[Tensor, " rows"]
+Mask = Bool[Tensor, " rows"]
+
+Record = TypeVar("Record")
+
+
+def per_row(values: Tensor, like: Tensor) -> Tensor:
+    """One value a row, shaped so that it broadcasts over the rows of `like`."""
+    return values.reshape(-1, *[1] * (like.ndim - 1))
+
+
+def take(record: Record, rows: Tensor | slice) -> Record:
+    """The record of these rows (indices, flags or a range), in this order."""
+    return _map([record], lambda tensors: tensors[0][rows])
+
+
+def join(first: Record, second: Record) -> Record:
+    """The rows of `first`, then those of `second`."""
+    return _map([first, second], torch.cat)
+
+
+def choose(mask: Tensor, where_true: Record, where_false: Record) -> Record:
+    """Row by row from the one record or the other."""
+    return _map([where_true, where_false], lambda pair: torch.where(per_row(mask, pair[0]), pair[0], pair[1]))
+
+
+def _map(records: list[Any], function: Any) -> Any:
+    first = records[0]
+    if isinstance(first, Tensor):
+        return function(records)
+    if is_dataclass(first) and not isinstance(first, type):
+        changed = {f.name: _map([getattr(r, f.name) for r in records], function) for f in fields(first) if f.init}
+        return replace(first, **changed)
+    return first

@@ -1,0 +1,243 @@
+"""Which inputs an attacker may submit: a ball around the sample in some norm, within the input's box.
+
+Written `linf:8/255`, `l2:0.5`, `l0:112`, `l0:14.5%` (a share of the features) or `linf:min` (the smallest distance
+that succeeds). Units are the data's own.
+"""
+
+import math
+import re
+from dataclasses import dataclass
+from fractions import Fraction
+
+import torch
+
+from sapper import noise
+from sapper.errors import UsageError
+from sapper.tensors import Batch, Counts, Flat, Mask, Scalars, per_row
+
+NORMS = {"l0": 0.0, "l1": 1.0, "l2": 2.0, "linf": math.inf}
+
+
+def norm_name(p: float) -> str:
+    return next(name for name, value in NORMS.items() if value == p)
+
+
+def norm(change: Batch, p: float) -> Scalars:
+    """The size of each row in one norm; l0 counts features, so each colour of a pixel for itself."""
+    return torch.linalg.vector_norm(change.flatten(1), ord=p, dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """A budget in a norm and the box that inputs lie in."""
+
+    p: float
+    eps: Fraction | None
+    """The budget in the data's units, or a share of the features; None: the smallest that succeeds."""
+    share: bool = False
+    lower: float = 0.0
+    upper: float = 1.0
+    quantize: int | None = None
+    """Bits a feature: only inputs on this grid can be submitted (an 8-bit picture)."""
+
+    @classmethod
+    def parse(cls, text: str, *, lower: float = 0.0, upper: float = 1.0, quantize: int | None = None) -> "Threat":
+        """Reads `linf:8/255`, `l0:14.5%`, `l2:min`.
+
+        Raises:
+            UsageError: Not of that form, a norm that is not there, or a budget that is not above 0.
+        """
+        name, _, amount = text.strip().lower().partition(":")
+        if name not in NORMS or not amount:
+            raise UsageError(
+                f"expected a threat like linf:8/255, l2:0.5, l1:10, l0:14.5% or l2:min, got '{text}': "
+                f"the norm is one of {', '.join(NORMS)}, then a colon and the budget."
+            )
+        if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper) and name in ("l0", "l1"):
+            raise UsageError(f"{name} needs finite bounds with lower < upper, got {lower} and {upper}.")
+        eps, share = (None, False) if amount == "min" else _amount(text, name, amount)
+        return cls(p=NORMS[name], eps=eps, share=share, lower=lower, upper=upper, quantize=quantize)
+
+    def __str__(self) -> str:
+        if self.eps is None:
+            return f"{norm_name(self.p)}:min"
+        return f"{norm_name(self.p)}:{_write(self.eps * 100) + '%' if self.share else _write(self.eps)}"
+
+    @property
+    def width(self) -> float:
+        """The width of the box."""
+        return self.upper - self.lower
+
+    def budget(self, features: int) -> float:
+        """The budget for an input of so many features; without one, infinite (in l0: every feature)."""
+        if self.eps is None:
+            return float(features) if self.p == 0 else math.inf
+        return float(self.eps * features if self.share else self.eps)
+
+    def distance(self, x_adv: Batch, x: Batch) -> Scalars:
+        return norm(x_adv - x, self.p)
+
+    def legal(self, x_adv: Batch, x: Batch) -> Mask:
+        """Finite, in the box, within the budget.
+
+        Up to rounding: a hundred thousandth of the budget or, if more, four units in the last place of the box's width.
+        """
+        budget = self.budget(x[0].numel())
+        slack = max(1e-5 * budget, 4 * torch.finfo(x.dtype).eps * self.width) if self.p and budget < math.inf else 0.0
+        inside = ((x_adv >= self.lower) & (x_adv <= self.upper)).flatten(1).all(1)
+        return inside & (self.distance(x_adv, x) <= budget + slack)
+
+    def clip(self, x: Batch) -> Batch:
+        """Into the box."""
+        return x.clamp(self.lower, self.upper)
+
+    def rounded(self, x: Batch) -> Batch:
+        """The nearest input that can be submitted: with `quantize`, on the grid; else `x` itself."""
+        return x if self.quantize is None else self._from_levels(self._levels(x).round())
+
+    def submit(self, x_adv: Batch, x: Batch) -> Batch:
+        """What really reaches the model: with `quantize`, rounded to the grid towards the sample, so still legal."""
+        if self.quantize is None:
+            return x_adv
+        levels, origin = self._levels(x_adv), self._levels(x).round()
+        inward = torch.where(levels > origin, (levels + 1e-4).floor(), (levels - 1e-4).ceil())
+        return self.clip(self._from_levels(inward))
+
+    def project(self, x_adv: Batch, x: Batch) -> Batch:
+        """The nearest point (Euclidean) of ball and box together."""
+        budget = self.budget(x[0].numel())
+        if self.p == math.inf:
+            return self.clip(torch.minimum(torch.maximum(x_adv, x - budget), x + budget))
+        if budget == math.inf:
+            return self.clip(x_adv)
+        clipped = self.clip(x_adv)
+        over = self.distance(clipped, x) > budget
+        if not bool(over.any()):
+            return clipped
+        start = x.flatten(1)
+        wanted = x_adv.flatten(1) - start
+        room = torch.where(wanted > 0, self.upper - start, start - self.lower).clamp_min(0)
+        size = _within[self.p](wanted.abs(), room, budget)
+        inside = self.clip((start + wanted.sign() * size).reshape(x.shape))
+        return torch.where(per_row(over, x), inside, clipped)
+
+    def descend(self, x: Batch, gradient: Batch, size: float) -> Batch:
+        """The step of length `size` from `x` along which a linear function falls most, in this norm.
+
+        linf and l2: the textbook step, then clipped. l1 and l0, where that step would leave the box at once, fill the
+        features of steepest fall up to the box until the length is spent. A row without a gradient stays.
+        """
+        if self.p == math.inf:
+            return self.clip(x - size * gradient.sign())
+        g = gradient.flatten(1)
+        g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # no underflow in what follows
+        if self.p == 2:
+            unit = g / g.norm(dim=1, keepdim=True).clamp_min(0.5)  # at least 1 wherever there is a gradient
+            return self.clip(x - size * unit.reshape(x.shape))
+        start = x.flatten(1)
+        room = torch.where(g > 0, start - self.lower, self.upper - start).clamp_min(0) * (g != 0)
+        order = (g.abs() * room if self.p == 0 else g.abs() * (room > 0)).argsort(dim=1, descending=True)
+        room = room.gather(1, order)
+        if self.p == 0:
+            room = room * (torch.arange(room.shape[1], device=x.device) < math.floor(size))
+        else:
+            room = torch.minimum(room, (size - room.cumsum(1) + room).clamp_min(0))
+        moved = torch.zeros_like(g).scatter(1, order, room)
+        return self.clip((start - g.sign() * moved).reshape(x.shape))
+
+    def sample(self, x: Batch, key: Counts, age: Counts) -> Batch:
+        """Uniform in the ball around each row, then clipped into the box."""
+        n, budget = x[0].numel(), self.budget(x[0].numel())
+        first = noise.uniform(key, age, n, x.dtype)
+        if self.p == math.inf:
+            change = (2 * first - 1) * budget
+        elif self.p == 2:
+            direction = noise.normal(key, age, n, x.dtype, stream=1)
+            change = _unit(direction) * budget * first[:, :1] ** (1 / n)
+        elif self.p == 1:  # n of n + 1 exponentials over their sum are uniform in the simplex
+            waits = -noise.uniform(key, age, n + 1, x.dtype, stream=1).log()
+            change = waits[:, :n] / waits.sum(1, keepdim=True) * budget * (first - 0.5).sign()
+        else:
+            ranks = noise.uniform(key, age, n, x.dtype, stream=1).argsort(1).argsort(1)
+            change = torch.where(ranks < math.floor(budget), self.lower + first * self.width - x.flatten(1), 0)
+        return self.clip(x + change.reshape(x.shape))
+
+    def _levels(self, x: Batch) -> Batch:
+        return (x - self.lower) / self.width * (2 ** (self.quantize or 0) - 1)
+
+    def _from_levels(self, levels: Batch) -> Batch:
+        return levels / (2 ** (self.quantize or 0) - 1) * self.width + self.lower
+
+
+def _unit(direction: Flat) -> Flat:
+    return direction / direction.norm(dim=1, keepdim=True)
+
+
+def _l2_within(wanted: Flat, room: Flat, budget: float) -> Flat:
+    """min(s·wanted, room) with the s <= 1 that spends the budget: the nearest point of l2 ball and box.
+
+    From the Lagrangian: the nearest point is clip(x + wanted / (1 + λ)). The squared length in s is piecewise quadratic
+    with its joints where a feature meets the box.
+    """
+    joint = torch.where(wanted > 0, room / wanted.clamp_min(torch.finfo(wanted.dtype).tiny), torch.inf)
+    joint, order = joint.sort(1)
+    stuck = room.gather(1, order).square().cumsum(1)
+    free = wanted.gather(1, order).square()
+    free = free.sum(1, keepdim=True) - free.cumsum(1)
+    length = stuck + joint.square() * free  # at each joint, the features up to it stuck
+    passed = (length < budget**2).sum(1, keepdim=True)  # joints below the s we look for
+    pad = torch.zeros_like(passed, dtype=wanted.dtype)
+    stuck = torch.cat([pad, stuck], 1).gather(1, passed)
+    free = torch.cat([wanted.square().sum(1, keepdim=True), free], 1).gather(1, passed)
+    s = ((budget**2 - stuck).clamp_min(0) / free.clamp_min(torch.finfo(wanted.dtype).tiny)).sqrt()
+    return torch.minimum(s * wanted, room)
+
+
+def _l1_within(wanted: Flat, room: Flat, budget: float) -> Flat:
+    """clamp(wanted − λ, 0, room) with the λ that spends the budget: the nearest point of l1 ball and box.
+
+    The length is piecewise linear in λ: a feature enters at λ = wanted and is full at λ = wanted − room.
+    """
+    enters, fills = wanted, wanted - room
+    levels, order = torch.cat([enters, fills], 1).sort(1, descending=True)
+    slope = torch.cat([torch.ones_like(enters), -torch.ones_like(fills)], 1).gather(1, order).cumsum(1)
+    gap = levels[:, :-1] - levels[:, 1:]
+    length = torch.nn.functional.pad((slope[:, :-1] * gap).cumsum(1), (1, 0))
+    at = ((length < budget).sum(1, keepdim=True) - 1).clamp_min(0)  # the last level before the budget is spent
+    lam = levels.gather(1, at) - (budget - length.gather(1, at)) / slope.gather(1, at).clamp_min(1)
+    return torch.minimum((wanted - lam).clamp_min(0), room)
+
+
+def _l0_within(wanted: Flat, room: Flat, budget: float) -> Flat:
+    """Keeps the features whose loss would move the point most."""
+    kept = torch.minimum(wanted, room)
+    gain = wanted.square() - (wanted - kept).square()
+    count = min(math.floor(budget), wanted.shape[1])
+    return torch.zeros_like(kept).scatter(1, top := gain.topk(count, dim=1).indices, kept.gather(1, top))
+
+
+_within = {0.0: _l0_within, 1.0: _l1_within, 2.0: _l2_within}
+
+
+def _amount(text: str, name: str, amount: str) -> tuple[Fraction, bool]:
+    share = amount.endswith("%")
+    try:
+        eps = Fraction(re.sub(r"\s", "", amount.removesuffix("%"))) / (100 if share else 1)
+    except (ValueError, ZeroDivisionError) as error:
+        raise UsageError(
+            f"expected the budget in '{text}' to be a number, a fraction, N% or min, got '{amount}'."
+        ) from error
+    if eps <= 0:
+        raise UsageError(f"expected a budget above 0 in '{text}', got {amount}.")
+    if share and (name != "l0" or eps > 1):
+        raise UsageError(f"expected a share of the features, l0:N% with N up to 100, got '{text}'.")
+    return eps, share
+
+
+def _write(value: Fraction) -> str:
+    """A decimal where that is exact, else a fraction."""
+    denominator = value.denominator
+    for prime in (2, 5):
+        while denominator % prime == 0:
+            denominator //= prime
+    return f"{float(value):.12g}" if denominator == 1 else str(value)
