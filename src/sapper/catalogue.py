@@ -63,7 +63,7 @@ def attack(text: str) -> Attack | Cascade:
     one = _build(known[name], written)
     if not star:
         return one
-    if not times.strip().isdigit() or int(times) < 1:
+    if not times.strip().isdecimal() or int(times) < 1:
         raise UsageError(f"expected the number of restarts before '*', like 5*pgd, got '{text}'.")
     return Cascade(f"{int(times)}*{one}", (one,) * int(times))
 

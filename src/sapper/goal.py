@@ -12,6 +12,7 @@ the goal, so no attack asks whether it is targeted. A `GoalSpec` is how a user w
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from decimal import Decimal
 
 import torch
 from torch import Tensor
@@ -130,6 +131,8 @@ class GoalSpec:
         if found := re.fullmatch(r"targeted(?::(every|random|least-likely|\d+))?", text):
             return cls(KINDS[2], found[1] or "every")
         if found := re.fullmatch(r"source-target:(\d+)->(every|\d+)", text):
+            if found[1] == found[2]:
+                raise UsageError(f"expected a target other than the source class, got '{text}'.")
             return cls(KINDS[3], found[2], int(found[1]))
         raise UsageError(
             f"expected a goal like misclassification, confidence:0.5 (between 0 and 1), targeted:every, targeted:random, "
@@ -139,7 +142,7 @@ class GoalSpec:
     def __str__(self) -> str:
         match self.kind:
             case "confidence reduction":
-                return f"confidence:{self.threshold:g}"
+                return f"confidence:{Decimal(str(self.threshold)):f}"
             case "misclassification":
                 return "misclassification"
             case "targeted misclassification":

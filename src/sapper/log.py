@@ -122,7 +122,7 @@ def slug(text: str) -> str:
     return re.sub(r"[^\w.=,+-]+", "-", text.replace("%", "pct").replace("/", "_").replace("*", "x")).strip("-")
 
 
-def write_whole(path: Path, write: Callable[[Path], None]) -> None:
+def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     """Writes beside `path`, syncs, renames: after a kill the file is whole or not there.
 
     Raises:
@@ -145,11 +145,11 @@ def write_whole(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, value: object) -> None:
     text = msgspec.json.format(msgspec.json.encode(value), indent=2)
-    write_whole(path, lambda part: part.write_bytes(text + b"\n") and None)
+    write_whole(path, lambda part: part.write_bytes(text + b"\n"))
 
 
 def write_toml(path: Path, value: dict[str, Any]) -> None:
-    write_whole(path, lambda part: part.write_text(tomli_w.dumps(value), encoding="utf-8") and None)
+    write_whole(path, lambda part: part.write_text(tomli_w.dumps(value), encoding="utf-8"))
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
@@ -226,6 +226,13 @@ def read_row(path: Path, name: str, row: int) -> np.ndarray:
     """One row of a tensor in a safetensors file, the rest left on the disk."""
     with safetensors.safe_open(path, framework="np") as file:
         return np.asarray(file.get_slice(name)[row])
+
+
+def read_rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
+    """Some rows of a tensor in a safetensors file, the rest left on the disk."""
+    with safetensors.safe_open(path, framework="np") as file:
+        rows = file.get_slice(name)
+        return np.asarray(rows[start : min(stop, rows.get_shape()[0])])
 
 
 def read_shape(path: Path, name: str) -> tuple[int, ...]:

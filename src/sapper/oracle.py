@@ -6,7 +6,7 @@ threat-model taxonomy (Papernot et al. 2016, section II): labels, scores, or gra
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +15,21 @@ from sapper.errors import ModelError
 from sapper.tensors import Batch, Labels, Logits
 
 
+@runtime_checkable
 class LabelOracle(Protocol):
     """Answers with classes only."""
 
     def labels(self, x: Batch) -> Labels: ...
 
 
+@runtime_checkable
 class ScoreOracle(LabelOracle, Protocol):
     """Answers with a score for every class."""
 
     def logits(self, x: Batch) -> Logits: ...
 
 
+@runtime_checkable
 class GradientOracle(ScoreOracle, Protocol):
     """White box: scores, and their derivative by the input."""
 

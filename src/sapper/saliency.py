@@ -8,12 +8,12 @@ paper's Algorithm 3 looks for the pair p != q in the domain with a_p + a_q > 0, 
 import torch
 from torch import Tensor
 
-from sapper.tensors import Flat, Mask
+from sapper.tensors import Flags, Flat, Mask
 
 _PAIRS_AT_ONCE = 1 << 24
 
 
-def saliency_pair(a: Flat, b: Flat, domain: Mask) -> tuple[Tensor, Mask]:
+def saliency_pair(a: Flat, b: Flat, domain: Flags) -> tuple[Tensor, Mask]:
     """The best admissible pair of each row, exactly, and whether there is one.
 
     Exchanging p for another feature whose a and b are both at least as large loses nothing, so a best pair lies among
@@ -45,7 +45,7 @@ def saliency_pair(a: Flat, b: Flat, domain: Mask) -> tuple[Tensor, Mask]:
     return candidates.gather(1, torch.stack([first, other], 1)), admissible
 
 
-def saliency_single(a: Flat, b: Flat, domain: Mask) -> tuple[Tensor, Mask]:
+def saliency_single(a: Flat, b: Flat, domain: Flags) -> tuple[Tensor, Mask]:
     """The best admissible feature of each row: a > 0, b > 0 and the largest a·b (Eq. 8)."""
     a, b = _scaled(a, domain), _scaled(b, domain)
     score = torch.where((a > 0) & (b > 0), a * b, -1.0)
@@ -53,7 +53,7 @@ def saliency_single(a: Flat, b: Flat, domain: Mask) -> tuple[Tensor, Mask]:
     return chosen, best[:, 0] >= 0
 
 
-def _scaled(values: Flat, domain: Mask) -> Flat:
+def _scaled(values: Flat, domain: Flags) -> Flat:
     """By the row's largest, which changes no choice and keeps the products from vanishing; outside the domain -inf.
 
     What is not a number counts as no derivative.

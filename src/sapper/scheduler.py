@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sapper import catalogue, noise
 from sapper.attack import Attack, Cascade, Case, State, check_fits, stages
-from sapper.errors import DataError, UsageError
+from sapper.errors import DataError, UsageError, require_positive
 from sapper.goal import Goal, Targeted, Untargeted
 from sapper.ledger import Ledger
 from sapper.oracle import GradientOracle, TorchOracle, frozen
@@ -97,13 +97,15 @@ def craft(
         threat = Threat.parse(threat, lower=bounds[0], upper=bounds[1], quantize=quantize)
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     device, dtype = weight.device, weight.dtype
-    _check_data(x, y, threat)
-    y_here = y.to(device)
-    goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device))
+    _check_data(x, y, targets, threat)
+    x_here, y_here = x.to(device, dtype), y.to(device, torch.int64)
+    goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device, torch.int64))
     index = torch.arange(len(x), device=device)
     with frozen(model):
+        oracle = TorchOracle(model)
+        _check_classes(y if targets is None else torch.cat([y, targets]), oracle.logits(x_here[:1]).shape[1])
         result = craft_cases(
-            TorchOracle(model), attack, x.to(device, dtype), goal, threat, noise.keys(seed, index),
+            oracle, attack, x_here, goal, threat, noise.keys(seed, index),
             queries=queries, batch_size=batch_size, progress=progress,
         )  # fmt: skip
     return Crafted(**{name: value.to(x.device) for name, value in vars(result).items()})
@@ -122,7 +124,9 @@ def craft_cases(
     progress: Progress | None = None,
 ) -> Crafted:
     """`craft` behind the model's door: rows with their goals and keys, on the oracle's device."""
-    _check_options(attack, threat, x[0].numel(), queries)
+    require_positive("queries", queries)
+    require_positive("batch_size", batch_size)
+    _check_options(attack, threat, x[0].numel())
     index = torch.arange(len(x), device=x.device)
     case = Case(threat.rounded(x), goal, threat, torch.zeros_like(index), key, index)
     size = batch_size or measure_batch(oracle, x, goal)
@@ -174,18 +178,19 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
             new = attack.start(fresh, ledger.door(fresh))
             _look_at_clean(fresh, new.x_adv, ledger)
             active, state = join(active, fresh), join(state, new) if state else new
-        state = attack.step(active, ledger.door(active), state)
-        active = replace(active, age=active.age + 1)
-        leaving = _leaving(limit, active, state, ledger)
-        gone = take(active, leaving)
-        if len(gone.index):
-            _look_at_last(gone, state.x_adv[leaving], ledger)
-            ledger.last[gone.index] = state.x_adv[leaving]
-        ledger.steps[active.index] += 1
-        ledger.seconds[active.index] += (time.perf_counter() - begin) / len(active.index)
-        if len(gone.index):
+        here = active.index
+        leaving = _leaving(limit, active, state, ledger)  # some of the fresh ones too: won already, or no query left
+        if bool(leaving.any()):
+            gone, candidate = take(active, leaving), state.x_adv[leaving]
+            _look_at_last(gone, candidate, ledger)
+            ledger.last[gone.index] = candidate
             done += len(gone.index)
             active, state = take(active, ~leaving), take(state, ~leaving)
+        else:
+            state = attack.step(active, ledger.door(active), state)
+            active = replace(active, age=active.age + 1)
+            ledger.steps[here] += 1
+        ledger.seconds[here] += (time.perf_counter() - begin) / len(here)
         if progress:
             progress(len(ledger.found) - total + done, int(ledger.found.sum()))
 
@@ -232,26 +237,36 @@ def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Cra
     )
 
 
-def _check_options(attack: Attack | Cascade, threat: Threat, features: int, queries: int | None) -> None:
-    if queries is not None and queries <= 0:
-        raise UsageError(f"expected a query budget above 0, got {queries}.")
+def _check_options(attack: Attack | Cascade, threat: Threat, features: int) -> None:
     for stage in stages(attack):
         check_fits(stage, threat)
-        if stage.limit(threat.budget(features)) < 1:
+        if stage.limit(threat.budget(features)) < 1 or (threat.p == 0 and threat.budget(features) < 1):
             raise UsageError(
                 f"{stage} cannot take a step within {threat}, which is {threat.budget(features):g} of {features} "
                 "features: give a larger budget."
             )
 
 
-def _check_data(x: Batch, y: Labels, threat: Threat) -> None:
+def _check_classes(labels: Tensor, classes: int) -> None:
+    if int(labels.min()) < 0 or int(labels.max()) >= classes:
+        raise DataError(
+            f"expected labels and targets from 0 to {classes - 1}, as the model has {classes} classes, got "
+            f"{int(labels.min())} to {int(labels.max())}."
+        )
+
+
+def _check_data(x: Tensor, y: Tensor, targets: Tensor | None, threat: Threat) -> None:
     if x.ndim < 2 or len(x) == 0 or x[0].numel() == 0:
         raise DataError(f"expected x with at least one row of features, rows first, got shape {tuple(x.shape)}.")
-    if y.shape != x.shape[:1]:
-        raise DataError(f"expected y of shape ({len(x)},), a class a row, got {tuple(y.shape)}.")
+    for name, classes in (("y", y), ("targets", targets)):
+        if classes is not None and (classes.shape != x.shape[:1] or classes.is_floating_point()):
+            raise DataError(
+                f"expected {name} as integers of shape ({len(x)},), a class a row, got {classes.dtype} of shape "
+                f"{tuple(classes.shape)}."
+            )
     if not bool(x.isfinite().all()):
         raise DataError("expected finite inputs, got nan or infinity in x.")
-    if float(x.min()) < threat.lower or float(x.max()) > threat.upper:
+    if not bool(((x >= threat.lower) & (x <= threat.upper)).all()):
         raise DataError(
             f"expected x within [{threat.lower:g}, {threat.upper:g}], got {float(x.min()):g} to {float(x.max()):g}: rescale "
             "x, or give its true range as bounds=(lower, upper); eps is in these units, and the model's own normalisation "

@@ -13,6 +13,7 @@ from torch import Tensor
 
 Batch = Float[Tensor, "rows *features"]
 Flat = Float[Tensor, "rows features"]
+Flags = Bool[Tensor, "rows features"]
 Logits = Float[Tensor, "rows classes"]
 Scalars = Float[Tensor, " rows"]
 Labels = Int[Tensor, " rows"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+from torch.nn.functional import pad
 
 from sapper import noise
 from sapper.errors import UsageError
@@ -53,8 +54,7 @@ class Threat:
                 f"expected a threat like linf:8/255, l2:0.5, l1:10, l0:14.5% or l2:min, got '{text}': "
                 f"the norm is one of {', '.join(NORMS)}, then a colon and the budget."
             )
-        if not (math.isfinite(lower) and math.isfinite(upper) and lower < upper) and name in ("l0", "l1"):
-            raise UsageError(f"{name} needs finite bounds with lower < upper, got {lower} and {upper}.")
+        _check_box(name, lower, upper, quantize)
         eps, share = (None, False) if amount == "min" else _amount(text, name, amount)
         return cls(p=NORMS[name], eps=eps, share=share, lower=lower, upper=upper, quantize=quantize)
 
@@ -80,12 +80,14 @@ class Threat:
     def legal(self, x_adv: Batch, x: Batch) -> Mask:
         """Finite, in the box, within the budget.
 
-        Up to rounding: a hundred thousandth of the budget or, if more, four units in the last place of the box's width.
+        Up to rounding: a hundred thousandth of the budget or, if more, four units in the last place of the row's
+        largest value (in l1, which adds up n roundings, √n times that). In l0 there is nothing to round.
         """
-        budget = self.budget(x[0].numel())
-        slack = max(1e-5 * budget, 4 * torch.finfo(x.dtype).eps * self.width) if self.p and budget < math.inf else 0.0
+        n, budget = x[0].numel(), self.budget(x[0].numel())
+        unit = torch.finfo(x.dtype).eps * x.flatten(1).abs().amax(1)
+        slack = (4 * unit * (math.sqrt(n) if self.p == 1 else 1)).clamp_min(1e-5 * budget)
         inside = ((x_adv >= self.lower) & (x_adv <= self.upper)).flatten(1).all(1)
-        return inside & (self.distance(x_adv, x) <= budget + slack)
+        return inside & (self.distance(x_adv, x) <= (budget + slack if self.p else budget))
 
     def clip(self, x: Batch) -> Batch:
         """Into the box."""
@@ -118,6 +120,8 @@ class Threat:
         wanted = x_adv.flatten(1) - start
         room = torch.where(wanted > 0, self.upper - start, start - self.lower).clamp_min(0)
         size = _within[self.p](wanted.abs(), room, budget)
+        if self.p:  # what rounding left over
+            size = size * (budget / norm(size, self.p).clamp_min(budget))[:, None]
         inside = self.clip((start + wanted.sign() * size).reshape(x.shape))
         return torch.where(per_row(over, x), inside, clipped)
 
@@ -125,7 +129,8 @@ class Threat:
         """The step of length `size` from `x` along which a linear function falls most, in this norm.
 
         linf and l2: the textbook step, then clipped. l1 and l0, where that step would leave the box at once, fill the
-        features of steepest fall up to the box until the length is spent. A row without a gradient stays.
+        features of steepest fall up to the box until the length is spent; in l0 that is one feature at least. A row
+        without a gradient stays.
         """
         if self.p == math.inf:
             return self.clip(x - size * gradient.sign())
@@ -139,7 +144,7 @@ class Threat:
         order = (g.abs() * room if self.p == 0 else g.abs() * (room > 0)).argsort(dim=1, descending=True)
         room = room.gather(1, order)
         if self.p == 0:
-            room = room * (torch.arange(room.shape[1], device=x.device) < math.floor(size))
+            room = room * (torch.arange(room.shape[1], device=x.device) < max(1, math.floor(size)))
         else:
             room = torch.minimum(room, (size - room.cumsum(1) + room).clamp_min(0))
         moved = torch.zeros_like(g).scatter(1, order, room)
@@ -181,15 +186,13 @@ def _l2_within(wanted: Flat, room: Flat, budget: float) -> Flat:
     """
     joint = torch.where(wanted > 0, room / wanted.clamp_min(torch.finfo(wanted.dtype).tiny), torch.inf)
     joint, order = joint.sort(1)
-    stuck = room.gather(1, order).square().cumsum(1)
-    free = wanted.gather(1, order).square()
-    free = free.sum(1, keepdim=True) - free.cumsum(1)
-    length = stuck + joint.square() * free  # at each joint, the features up to it stuck
-    passed = (length < budget**2).sum(1, keepdim=True)  # joints below the s we look for
-    pad = torch.zeros_like(passed, dtype=wanted.dtype)
-    stuck = torch.cat([pad, stuck], 1).gather(1, passed)
-    free = torch.cat([wanted.square().sum(1, keepdim=True), free], 1).gather(1, passed)
-    s = ((budget**2 - stuck).clamp_min(0) / free.clamp_min(torch.finfo(wanted.dtype).tiny)).sqrt()
+    stuck = pad(room.gather(1, order).square().cumsum(1), (1, 0))  # of the first 0, 1, 2, … features
+    free = pad(wanted.gather(1, order).square(), (0, 1)).flip(1).cumsum(1).flip(1)  # of the rest, without cancellation
+    length = stuck[:, 1:] + torch.where(free[:, 1:] > 0, joint.square() * free[:, 1:], 0)
+    below = (length < budget**2) & joint.isfinite()
+    passed = below.sum(1, keepdim=True)  # joints below the s we look for
+    left = (budget**2 - stuck.gather(1, passed)).clamp_min(0)
+    s = (left / free.gather(1, passed).clamp_min(torch.finfo(wanted.dtype).tiny)).sqrt()
     return torch.minimum(s * wanted, room)
 
 
@@ -202,7 +205,7 @@ def _l1_within(wanted: Flat, room: Flat, budget: float) -> Flat:
     levels, order = torch.cat([enters, fills], 1).sort(1, descending=True)
     slope = torch.cat([torch.ones_like(enters), -torch.ones_like(fills)], 1).gather(1, order).cumsum(1)
     gap = levels[:, :-1] - levels[:, 1:]
-    length = torch.nn.functional.pad((slope[:, :-1] * gap).cumsum(1), (1, 0))
+    length = pad((slope[:, :-1] * gap).cumsum(1), (1, 0))
     at = ((length < budget).sum(1, keepdim=True) - 1).clamp_min(0)  # the last level before the budget is spent
     lam = levels.gather(1, at) - (budget - length.gather(1, at)) / slope.gather(1, at).clamp_min(1)
     return torch.minimum((wanted - lam).clamp_min(0), room)
@@ -229,6 +232,8 @@ def _amount(text: str, name: str, amount: str) -> tuple[Fraction, bool]:
         ) from error
     if eps <= 0:
         raise UsageError(f"expected a budget above 0 in '{text}', got {amount}.")
+    if name == "l0" and not share and eps < 1:
+        raise UsageError(f"expected at least one feature, or a share like l0:14.5%, in '{text}', got {amount}.")
     if share and (name != "l0" or eps > 1):
         raise UsageError(f"expected a share of the features, l0:N% with N up to 100, got '{text}'.")
     return eps, share
@@ -236,8 +241,14 @@ def _amount(text: str, name: str, amount: str) -> tuple[Fraction, bool]:
 
 def _write(value: Fraction) -> str:
     """A decimal where that is exact, else a fraction."""
-    denominator = value.denominator
-    for prime in (2, 5):
-        while denominator % prime == 0:
-            denominator //= prime
-    return f"{float(value):.12g}" if denominator == 1 else str(value)
+    decimal = f"{float(value):.12g}"
+    return decimal if Fraction(decimal) == value else str(value)
+
+
+def _check_box(name: str, lower: float, upper: float, quantize: int | None) -> None:
+    if not lower < upper:
+        raise UsageError(f"expected bounds with lower < upper, got {lower} and {upper}.")
+    if (name in ("l0", "l1") or quantize is not None) and not (math.isfinite(lower) and math.isfinite(upper)):
+        raise UsageError(f"{name if quantize is None else 'quantize'} needs finite bounds, got {lower} and {upper}.")
+    if quantize is not None and not 1 <= quantize <= 16:
+        raise UsageError(f"expected quantize to be 1 to 16 bits, got {quantize}.")

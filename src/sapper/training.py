@@ -189,7 +189,7 @@ def _epoch(
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()
-            display.advance(epoch, float(loss), (logits.argmax(1) == y).float().mean().item(), len(rows))
+            display.advance(epoch, loss.item(), (logits.argmax(1) == y).float().mean().item(), len(rows))
 
 
 def _save(module: nn.Module, optimiser: torch.optim.SGD, plan: Plan, epochs: int, out: Path) -> None:
@@ -243,7 +243,6 @@ class _Display:
         self.loss = loss if math.isnan(self.loss) else 0.98 * self.loss + 0.02 * loss
         self.accuracy = accuracy if math.isnan(self.accuracy) else 0.98 * self.accuracy + 0.02 * accuracy
         rate = self.progress.tasks[0].speed or 0
-        text = (
-            f"epoch {epoch + 1}/{self.epochs}  loss {self.loss:.4f}  accuracy {self.accuracy:.2%}  {rate:,.0f} samples/s"
-        )
+        learned = f"loss {self.loss:.4f}  accuracy {self.accuracy:.2%}"
+        text = f"epoch {epoch + 1}/{self.epochs}  {learned}  {rate:,.0f} samples/s"
         self.progress.update(self.task, advance=samples, description=text)

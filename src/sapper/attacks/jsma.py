@@ -21,7 +21,7 @@ from sapper.citation import Paper
 from sapper.errors import UsageError
 from sapper.oracle import GradientOracle
 from sapper.saliency import saliency_pair, saliency_single
-from sapper.tensors import Batch, Flat, Logits, Mask
+from sapper.tensors import Batch, Flags, Flat, Logits
 
 PAPER = Paper(
     title="The Limitations of Deep Learning in Adversarial Settings",
@@ -34,7 +34,7 @@ PAPER = Paper(
 
 @dataclass(frozen=True, kw_only=True)
 class Searching(State):
-    domain: Mask
+    domain: Flags
     """The paper's Γ, a flag a feature: which may still be changed."""
 
 

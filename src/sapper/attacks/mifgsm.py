@@ -11,7 +11,7 @@ import torch
 
 from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
-from sapper.errors import require_positive
+from sapper.errors import UsageError, require_positive
 from sapper.oracle import GradientOracle
 from sapper.tensors import Batch, per_row
 
@@ -45,6 +45,8 @@ class MIFGSM(Attack, norms={2, math.inf}, paper=PAPER):
     def __post_init__(self) -> None:
         require_positive("steps", self.steps)
         require_positive("step_size", self.step_size)
+        if not 0 <= self.decay < math.inf:
+            raise UsageError(f"expected decay of 0 or more, got {self.decay}.")
 
     def limit(self, budget: float) -> int:
         return self.steps

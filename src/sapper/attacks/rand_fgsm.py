@@ -29,7 +29,7 @@ class RandFGSM(Attack, norms={math.inf}, paper=PAPER):
     """Length of the random step, in the data's units, below eps; by default half of eps (the paper's on ImageNet)."""
 
     def __post_init__(self) -> None:
-        if self.alpha is not None and self.alpha < 0:
+        if self.alpha is not None and not self.alpha >= 0:
             raise UsageError(f"expected alpha of 0 or more, got {self.alpha}.")
 
     def limit(self, budget: float) -> int:

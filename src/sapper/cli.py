@@ -1,0 +1,213 @@
+"""The command line. Nothing heavy is imported before a command is known, so that help answers at once."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import App, CycloptsError, Parameter
+from rich.console import Console
+
+from sapper import __version__
+from sapper.errors import SapperError
+
+app = App(
+    name="sapper",
+    version=__version__,
+    help="Attacks machine-learning models, hardens them, proves what can be proved, and reports honestly.",
+    help_format="markdown",
+)
+out = Console()
+err = Console(stderr=True)
+
+Many = Parameter(consume_multiple=True, negative=())
+Repeat = Parameter(negative=())
+Flag = Parameter(negative=())
+
+
+@app.command
+def audit(
+    model: str = "lenet-digits",
+    /,
+    *,
+    data: str = "digits",
+    threat: Annotated[list[str] | None, Repeat] = None,
+    attack: Annotated[list[str] | None, Repeat] = None,
+    goal: str = "misclassification",
+    limit: int | None = None,
+    seed: int = 0,
+    out: Path | None = None,
+    weights: Path | None = None,
+    mean: Annotated[tuple[float, ...] | None, Many] = None,
+    std: Annotated[tuple[float, ...] | None, Many] = None,
+    resize: tuple[int, int] | None = None,
+    split: str = "test",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    quantize: int | None = None,
+    queries: int | None = None,
+    batch_size: int | None = None,
+    device: str = "auto",
+    json: Annotated[bool, Flag] = False,
+) -> None:
+    """Attacks a model on data and reports. A run that was stopped goes on with the same command.
+
+    Args:
+        model: A model folder, a .pt2 or TorchScript file, a safetensors file that names its architecture,
+            package.module:factory, timm:NAME, torchvision:NAME, or lenet-digits, which is built in.
+        data: digits, mnist, cifar10, an .npz file, a folder of images by class, or Parquet.
+        threat: What the attacker may change: linf:8/255, l2:0.5, l1:10, l0:14.5%, l0:112, l0:min. Repeats.
+        attack: A name of `sapper attacks`, with options if any: pgd:steps=20, 5*pgd (restarts). Repeats.
+        goal: misclassification, confidence:0.5, targeted:every, targeted:random, targeted:least-likely, targeted:3,
+            source-target:2->8.
+        limit: Only the first so many samples.
+        seed: Of all random numbers.
+        out: The run folder; by default runs/MODEL-DATA-SPEC.
+        weights: A safetensors file for package.module:factory.
+        mean: What to subtract from each channel before the network.
+        std: What to divide each channel by.
+        resize: Height and width to resize to before the network.
+        split: Part of the data: test or train.
+        bounds: Legal range of the inputs, in whose units the budgets are.
+        quantize: Bits a feature: success is judged after rounding to this grid (8 for pictures).
+        queries: Most questions an attack may ask about a sample.
+        batch_size: Rows at once; measured by default.
+        device: cpu, cuda, cuda:1, or auto.
+        json: Print the summary as JSON.
+    """
+    from sapper.commands import run_audit
+    from sapper.spec import Spec
+
+    spec = Spec(
+        model=model, weights=str(weights) if weights else None, mean=mean, std=std, resize=resize, data=data, split=split,
+        bounds=bounds, limit=limit, goal=goal, threats=tuple(threat or ()), attacks=tuple(attack or ()), seed=seed,
+        quantize=quantize, queries=queries, batch_size=batch_size,
+    )  # fmt: skip
+    run_audit(spec, out, device, as_json=json, console=err, printer=globals()["out"])
+
+
+@app.command
+def train(
+    model: str,
+    /,
+    *,
+    data: str,
+    out: Path,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    momentum: float | None = None,
+    seed: int = 0,
+) -> None:
+    """Trains an architecture into a model folder. A training that was stopped goes on with the same command.
+
+    Args:
+        model: lenet, softmax, mlp, or another module of sapper.models.
+        data: As for audit.
+        out: The model folder to write.
+        epochs: Passes over the data; this and the next three by default as the architecture's recipe says.
+        batch_size: Samples a step.
+        learning_rate: Of the first step; it falls linearly to 0.
+        momentum: Share of the last step that is kept.
+        seed: Of weights and order.
+    """
+    from sapper.training import train
+
+    folder = train(
+        model, data, out, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
+        seed=seed, console=err,
+    )  # fmt: skip
+    globals()["out"].print(f"{folder}", highlight=False)
+
+
+@app.command
+def report(run: Path, /) -> None:
+    """Writes the HTML report of a run again.
+
+    Args:
+        run: The run folder.
+    """
+    from sapper.report.page import write_report
+
+    out.print(str(write_report(run)), highlight=False, soft_wrap=True)
+
+
+@app.command
+def compare(first: Path, second: Path, /, *, json: Annotated[bool, Flag] = False) -> None:
+    """Sets two runs side by side, and says where they cannot be compared.
+
+    Args:
+        first: A run folder.
+        second: Another.
+        json: Print the comparison as JSON.
+    """
+    from sapper.commands import run_compare
+
+    run_compare(first, second, as_json=json, printer=out)
+
+
+@app.command
+def cite(run: Path, /) -> None:
+    """Prints BibTeX of exactly the methods a run used.
+
+    Args:
+        run: The run folder.
+    """
+    from sapper.log import read_environment, read_spec
+
+    read_spec(run)
+    for entry in read_environment(run).get("citations", []):
+        sys.stdout.write(entry["bibtex"] + "\n")
+
+
+@app.command
+def attacks(*, json: Annotated[bool, Flag] = False) -> None:
+    """Lists the attacks.
+
+    Args:
+        json: Print them as JSON.
+    """
+    from sapper.commands import list_attacks
+
+    list_attacks(as_json=json, printer=out)
+
+
+@app.command
+def show(name: str, /, *, json: Annotated[bool, Flag] = False) -> None:
+    """Shows one attack: its options, norms, access and paper.
+
+    Args:
+        name: A name of `sapper attacks`.
+        json: Print it as JSON.
+    """
+    from sapper.commands import show_attack
+
+    show_attack(name, as_json=json, printer=out)
+
+
+@app.command
+def threats() -> None:
+    """Shows the taxonomy of threats: goals and capabilities, and which attacks serve each."""
+    from sapper.commands import show_taxonomy
+
+    show_taxonomy(out)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The program. Leaves with status 2 and one clear message for what the user can mend, 130 after Ctrl-C."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except (SapperError, CycloptsError) as error:
+        err.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        err.print("stopped; the same command goes on where it was.")
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of our output has left, as `| head` does
+        sys.stderr.close()
+        sys.exit(141)
+
+
+def _plain(error: Exception) -> str:
+    from rich.markup import escape
+
+    return escape(str(error))

@@ -1,0 +1,200 @@
+"""What the commands do once their options are read: load, run, print."""
+
+import sys
+from importlib import import_module
+from itertools import product
+from pathlib import Path
+
+import msgspec
+import torch
+from msgspec.structs import replace
+from rich.console import Console
+from rich.table import Table
+
+from sapper import catalogue
+from sapper.data.loading import load_data
+from sapper.errors import UsageError, require_positive, unknown
+from sapper.goal import KINDS, GoalSpec
+from sapper.log import Summary
+from sapper.models.loading import load_model
+from sapper.report.page import write_report
+from sapper.run import audit, jobs, standard
+from sapper.spec import Spec
+
+CAPABILITIES = {
+    "gradients": "architecture and weights",
+    "scores": "an oracle that answers with scores",
+    "labels": "an oracle that answers with labels",
+}
+
+
+def run_audit(spec: Spec, out: Path | None, device: str, *, as_json: bool, console: Console, printer: Console) -> None:
+    _check_early(spec)
+    where = _device(device)
+    console.print(f"loading {spec.data} and {spec.model}", style="dim", highlight=False)
+    data = load_data(spec.data, split=spec.split, limit=spec.limit, bounds=spec.bounds)
+    model = load_model(
+        spec.model,
+        weights=Path(spec.weights) if spec.weights else None,
+        mean=spec.mean,
+        std=spec.std,
+        resize=spec.resize,
+    )
+    threats, attacks = standard(data, list(spec.threats), list(spec.attacks))
+    spec = replace(
+        spec, threats=tuple(threats), attacks=tuple(attacks), model_digest=model.digest, data_digest=data.digest()
+    )
+    run, summary = audit(spec, model, data, out, where, console)
+    page = write_report(run)
+    if as_json:
+        sys.stdout.write((run / "summary.json").read_text(encoding="utf-8"))
+        return
+    print_summary(summary, printer)
+    printer.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def print_summary(summary: Summary, printer: Console) -> None:
+    """The verdict as a table, and every finding that is not in order."""
+    table = Table(
+        title=f"{summary.model} on {summary.data}: clean accuracy {summary.clean_accuracy:.1%}", title_justify="left"
+    )
+    for name in ("threat", "attack", "success", "robust accuracy", "95 %", "median distance", "cases/s"):
+        table.add_column(name, justify="left" if name in ("threat", "attack") else "right")
+    for result in summary.results:
+        table.add_row(
+            result.threat, result.attack, _percent(result.success_rate), _percent(result.robust_accuracy),
+            _interval(result.ci95), _number(result.median_distance), _number(result.cases_per_second),
+        )  # fmt: skip
+    table.add_section()
+    for worst in summary.worst_case:
+        table.add_row(
+            worst.threat, "[bold]worst case", "", f"[bold]{_percent(worst.robust_accuracy)}", _interval(worst.ci95)
+        )
+    printer.print(table)
+    for finding in summary.findings:
+        if finding.verdict != "ok":
+            printer.print(f"{finding.verdict}: {finding.check}: {finding.evidence}; {finding.remedy}.", markup=False)
+
+
+def run_compare(first: Path, second: Path, *, as_json: bool, printer: Console) -> None:
+    compare = import_module("sapper.compare")
+    comparison = compare.compare(first, second)
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(comparison).decode() + "\n")
+    else:
+        compare.print_comparison(comparison, printer)
+
+
+def list_attacks(*, as_json: bool, printer: Console) -> None:
+    found = catalogue.attacks()
+    if as_json:
+        _write_json([_facts(name) for name in found])
+        return
+    table = Table("name", "norms", "access", "paper", "what it does")
+    for name, method in found.items():
+        paper = f"{method.paper.authors.split(',')[0]} {method.paper.year}"
+        table.add_row(
+            name, " ".join(catalogue.norms(method)), catalogue.access(method), paper, catalogue.description(method)
+        )
+    printer.print(table)
+
+
+def show_attack(name: str, *, as_json: bool, printer: Console) -> None:
+    facts = _facts(name)
+    if as_json:
+        _write_json(facts)
+        return
+    method = catalogue.attacks()[name]
+    printer.print(f"[bold]{name}[/]  {catalogue.description(method)}")
+    minimal = ", also norm:min" if method.minimal else ""
+    printer.print(f"norms: {' '.join(catalogue.norms(method))}{minimal}   access: {catalogue.access(method)}")
+    printer.print(
+        f"{method.paper.authors} ({method.paper.year}): {method.paper.title}. {method.paper.url}", highlight=False
+    )
+    if not catalogue.options(method):
+        printer.print("no options")
+        return
+    table = Table("option", "type", "default", "help")
+    for option in catalogue.options(method):
+        table.add_row(option.name, option.type, str(option.default), option.help)
+    printer.print(table)
+    printer.print(f"use: --attack '{name}:{catalogue.options(method)[0].name}=…'", highlight=False)
+
+
+def show_taxonomy(printer: Console) -> None:
+    """Adversarial goals against capabilities (Papernot et al. 2016, Fig. 2), with the attacks that serve each cell."""
+    found = catalogue.attacks()
+    table = Table("goal", *(f"{access}: {what}" for access, what in CAPABILITIES.items()), show_lines=True)
+    cells = {
+        (goal, access): [
+            n
+            for n, m in found.items()
+            if catalogue.access(m) == access and not (goal == KINDS[0] and access == "labels")
+        ]
+        for goal, access in product(KINDS, CAPABILITIES)
+    }
+    for goal in KINDS:
+        table.add_row(goal, *(" ".join(cells[goal, access]) or "-" for access in CAPABILITIES))
+    printer.print(table)
+    printer.print("goals: confidence:0.5  misclassification  targeted:every|random|least-likely|N  source-target:S->T")
+    printer.print("budgets: linf:8/255  l2:0.5  l1:10  l0:112  l0:14.5% (of the features)  NORM:min (the smallest)")
+
+
+def _check_early(spec: Spec) -> None:
+    """What can be refused before anything is loaded."""
+    GoalSpec.parse(spec.goal)
+    for name in ("limit", "quantize", "queries", "batch_size"):
+        require_positive(name.replace("_", "-"), getattr(spec, name))
+    if spec.quantize is not None and spec.quantize > 16:
+        raise UsageError(f"expected --quantize from 1 to 16 bits, got {spec.quantize}.")
+    lower, upper = spec.bounds
+    if not lower < upper:
+        raise UsageError(f"expected --bounds LOWER UPPER with LOWER below UPPER, got {lower:g} {upper:g}.")
+    if spec.threats and spec.attacks:
+        jobs(spec)
+    for attack in spec.attacks:
+        catalogue.attack(attack)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError(f"expected a device like cpu, cuda or cuda:1, got '{name}'.") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UsageError("this machine or this build of torch has no CUDA; use --device cpu.")
+    return device
+
+
+def _facts(name: str) -> dict[str, object]:
+    found = catalogue.attacks()
+    if name not in found:
+        raise unknown("attack", name, found)
+    method = found[name]
+    return {
+        "name": name,
+        "description": catalogue.description(method),
+        "norms": catalogue.norms(method),
+        "minimal": method.minimal,
+        "access": catalogue.access(method),
+        "options": [vars(option) for option in catalogue.options(method)],
+        "paper": vars(method.paper) | {"bibtex": method.paper.bibtex()},
+    }
+
+
+def _write_json(value: object) -> None:
+    sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(value), indent=2) + b"\n")
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"
+
+
+def _interval(value: tuple[float, float] | None) -> str:
+    return "–" if value is None else f"{value[0]:.1%} to {value[1]:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"

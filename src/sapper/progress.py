@@ -1,0 +1,55 @@
+"""Progress of a run: a bar for each attack with what is done, found, the rate and the time left."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class CaseProgress:
+    """Bars on the console; on one that is no terminal, a line for each attack when it is done."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("[bold]{task.fields[found]}[/] found"),
+            _Rate(),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._console = console
+        self._base = self._found = 0
+
+    def __enter__(self) -> "CaseProgress":
+        self._bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bars.stop()
+
+    def begin(self, name: str, total: int) -> None:
+        self._task = self._bars.add_task(name, total=total, found=0)
+        self._name, self._total = name, total
+        self._base = self._found = 0
+
+    def step(self, done: int, found: int) -> None:
+        """Within a shard."""
+        self._bars.update(self._task, completed=self._base + done, found=self._found + found)
+
+    def finish_shard(self, done: int, found: int) -> None:
+        self._base, self._found = self._base + done, self._found + found
+        self.step(0, 0)
+        if self._base == self._total and not self._console.is_terminal:
+            self._console.print(f"{self._name}: {self._found} of {self._total} found")
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s" if speed >= 10 else f"{speed:.2g}/s")

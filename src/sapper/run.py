@@ -1,0 +1,269 @@
+"""From a spec to a run folder: jobs (an attack under a threat), each in shards of some thousand cases.
+
+A shard is the unit of work and of durability. What is there is done; what is not is computed, from nothing but the spec.
+So a run that was stopped at any moment goes on with the same command, and ends with the same rows.
+"""
+
+import math
+import os
+import platform
+import tomllib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+
+import polars as pl
+import torch
+from rich.console import Console
+
+from sapper import catalogue, log, noise
+from sapper.attack import Attack, Cascade, fits, stages
+from sapper.data.dataset import Data
+from sapper.errors import ModelError, RunError, UsageError
+from sapper.goal import Goal, GoalSpec
+from sapper.models.model import Model
+from sapper.oracle import TorchOracle, frozen
+from sapper.preflight import Preflight, clean_inputs, inspect
+from sapper.progress import CaseProgress
+from sapper.scheduler import Crafted, craft_cases, measure_batch
+from sapper.spec import Spec, command, differences, from_plain
+from sapper.summary import summarise
+from sapper.tensors import Batch, Counts, Labels, take
+from sapper.threat import NORMS, Threat, norm
+
+_SHARD_CASES = 2048
+_SHARD_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attack under one threat."""
+
+    attack: Attack | Cascade
+    threat: Threat
+
+    @property
+    def folder(self) -> str:
+        return f"{log.slug(str(self.attack))}.{log.slug(str(self.threat))}"
+
+
+@dataclass(frozen=True)
+class Cases:
+    """All cases of a run, the same for every job: which sample, with which goal, from which random key."""
+
+    sample: Counts
+    goal: Goal
+    key: Counts
+
+
+def jobs(spec: Spec) -> list[Job]:
+    """Every attack under every threat of its norms.
+
+    Raises:
+        UsageError: A name or value that does not exist, an attack or a threat left without a partner.
+    """
+    attacks = [catalogue.attack(text) for text in spec.attacks]
+    lower, upper = spec.bounds
+    threats = [Threat.parse(text, lower=lower, upper=upper, quantize=spec.quantize) for text in spec.threats]
+    found = [Job(attack, threat) for threat in threats for attack in attacks if fits(attack, threat)]
+    for attack in attacks:
+        if not any(job.attack is attack for job in found):
+            known = ", ".join(sorted({name for one in stages(attack) for name in catalogue.norms(type(one))}))
+            raise UsageError(
+                f"{attack} is an attack in {known} and fits none of the threats {', '.join(spec.threats)}."
+            )
+    for threat in threats:
+        if not any(job.threat is threat for job in found):
+            raise UsageError(f"none of the attacks {', '.join(spec.attacks)} fits the threat {threat}.")
+    return found
+
+
+def standard(data: Data, threats: list[str], attacks: list[str]) -> tuple[list[str], list[str]]:
+    """Threats and attacks, from the standard suite where the user gave none, as far as they fit what is given."""
+    suite = tomllib.loads((files("sapper") / "suites" / "standard.toml").read_text(encoding="utf-8"))
+    lower, upper = data.bounds
+    kind = "colour" if len(data.shape) == 3 and data.shape[0] == 3 else "grey"
+    wanted_threats = threats or suite["threats"][kind]
+    wanted_attacks = attacks or suite["attacks"]
+    pairs = [
+        (threat, attack)
+        for threat in wanted_threats
+        for attack in wanted_attacks
+        if fits(catalogue.attack(attack), Threat.parse(threat, lower=lower, upper=upper))
+    ]
+    return (
+        threats or [t for t in wanted_threats if any(t == pair[0] for pair in pairs)],
+        attacks or [a for a in wanted_attacks if any(a == pair[1] for pair in pairs)],
+    )
+
+
+def audit(
+    spec: Spec, model: Model, data: Data, out: Path | None, device: torch.device, console: Console
+) -> tuple[Path, log.Summary]:
+    """Runs what the spec asks, or what is left of it, and writes the run folder.
+
+    Returns:
+        The folder and its summary.
+
+    Raises:
+        SapperError: Anything the user can mend; nothing is written before the model and the data have been checked.
+    """
+    work = jobs(spec)
+    module = model.module.to(device)
+    x = clean_inputs(data, work[0].threat, module, device)
+    usual = max(1, min(len(x), 128, (1 << 21) // x[0].numel()))
+    before = inspect(module, data, x, spec.batch_size or usual)
+    cases = _cases(spec, data.y.to(device), before)
+    run = out or Path("runs") / f"{model.name}-{data.name}-{spec.digest()}"
+    _open(run, spec)
+    with frozen(module):
+        oracle = TorchOracle(module)
+        size = _environment(run, spec, model, data, work, oracle, x, before)
+        _write_samples(run, data, x, before)
+        with CaseProgress(console) as progress:
+            for job in work:
+                _run_job(run, job, oracle, x, cases, before, spec, size, progress)
+    summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work])
+    log.write_json(run / "summary.json", summary)
+    return run, summary
+
+
+def _cases(spec: Spec, label: Labels, before: Preflight) -> Cases:
+    keys = noise.keys(spec.seed, torch.arange(len(label), device=label.device))
+    sample, goal = GoalSpec.parse(spec.goal).cases(label, before.logits, keys)
+    if not len(sample):
+        raise UsageError(f"no sample of the data fits the goal {spec.goal}: choose another, or raise --limit.")
+    target = goal.targets()
+    key = keys[sample] if target is None else noise.mix(keys[sample] + target + 1)
+    return Cases(sample, goal, key)
+
+
+def _open(run: Path, spec: Spec) -> None:
+    """Begins the folder, or goes on in one of the same spec."""
+    if not (run / "spec.toml").exists():
+        if run.exists() and (not run.is_dir() or any(run.iterdir())):
+            raise RunError(f"{run} is there and is no run folder: give another --out, or empty it.")
+        log.write_toml(run / "spec.toml", spec.plain())
+        return
+    there = from_plain(log.read_spec(run))
+    if there != spec:
+        lines = "\n  ".join(differences(there, spec))
+        raise RunError(f"{run} holds a run of another spec; give another --out, or the same options:\n  {lines}")
+
+
+def _environment(
+    run: Path, spec: Spec, model: Model, data: Data, work: list[Job], oracle: TorchOracle, x: Batch, before: Preflight
+) -> int:
+    """Writes environment.json once, and returns the batch size that all of the run's shards use."""
+    known = log.read_environment(run)
+    if not known:
+        goal = GoalSpec.parse("misclassification").cases(data.y.to(x.device), before.logits, data.y)[1]
+        packages = ("sapper", "torch", "numpy", "polars", "scikit-learn")
+        known = {
+            "started": datetime.now(UTC).isoformat(timespec="seconds"),
+            "command": command(spec),
+            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
+            "device": str(x.device) if x.device.type == "cpu" else torch.cuda.get_device_name(x.device),
+            "threads": torch.get_num_threads(),
+            "platform": platform.platform(),
+            "commit": os.environ.get("SAPPER_COMMIT", ""),
+            "dtype": str(x.dtype).removeprefix("torch."),
+            "seed": spec.seed,
+            "batch_size": spec.batch_size or measure_batch(oracle, x, goal),
+            "model": {"name": model.name, "description": model.description, "digest": model.digest},
+            "data": {"name": data.name, "samples": len(data), "shape": list(data.shape)},
+            "classes": list(data.classes),
+            "bounds": list(data.bounds),
+            "citations": [
+                {"name": name, "title": paper.title, "authors": paper.authors, "year": paper.year, "url": paper.url,
+                 "bibtex": paper.bibtex()}
+                for name, paper in catalogue.papers([job.attack for job in work])
+            ],
+        }  # fmt: skip
+        log.write_json(run / "environment.json", known)
+    return known["batch_size"]
+
+
+def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
+    if (run / "preflight.json").exists():
+        return
+    table = pl.DataFrame(
+        {
+            "sample": range(len(data)),
+            "label": data.y.tolist(),
+            "clean_prediction": before.predictions.tolist(),
+            "clean_confidence": before.confidence.tolist(),
+        },
+        schema=log.SAMPLE,
+    )
+    log.write_table(run / "samples.parquet", table)
+    log.write_tensors(run / "samples.safetensors", {"x": x.cpu().numpy()})
+    log.write_json(run / "preflight.json", before.findings)
+
+
+def _run_job(
+    run: Path, job: Job, oracle: TorchOracle, x: Batch, cases: Cases, before: Preflight, spec: Spec, size: int,
+    progress: CaseProgress,
+) -> None:  # fmt: skip
+    total = len(cases.sample)
+    rows_each = max(1, min(_SHARD_CASES, _SHARD_BYTES // (x[0].numel() * x.element_size())))
+    progress.begin(f"{job.attack} {job.threat}", total)
+    for number in range(math.ceil(total / rows_each)):
+        shard = run / "shards" / job.folder / f"{number:05}.parquet"
+        part = take(cases, slice(number * rows_each, (number + 1) * rows_each))
+        if not shard.exists():
+            table, x_adv = _run_shard(job, oracle, x, part, before, spec, size, progress)
+            log.write_tensors(shard.with_suffix(".safetensors"), {"x_adv": x_adv.cpu().numpy()})
+            log.write_table(shard, table)
+        progress.finish_shard(len(part.sample), int(pl.read_parquet(shard)["found"].sum()))
+
+
+def _run_shard(
+    job: Job, oracle: TorchOracle, x: Batch, part: Cases, before: Preflight, spec: Spec, size: int,
+    progress: CaseProgress,
+) -> tuple[pl.DataFrame, Batch]:  # fmt: skip
+    clean = x[part.sample]
+    try:
+        crafted = craft_cases(
+            oracle, job.attack, clean, part.goal, job.threat, part.key,
+            queries=spec.queries, batch_size=size, progress=progress.step,
+        )  # fmt: skip
+    except ModelError as error:
+        return _rows(part, before, None, clean, clean, str(error)), clean
+    return _rows(part, before, crafted, clean, crafted.x_adv, "the model answered with nan or infinity"), crafted.x_adv
+
+
+def _rows(
+    part: Cases, before: Preflight, crafted: Crafted | None, clean: Batch, x_adv: Batch, error: str
+) -> pl.DataFrame:
+    """One row a case; where it could not be run, what is not known is null."""
+    target, known = part.goal.targets(), {}
+    ran = [False] * len(clean)
+    if crafted is not None:
+        ran = (~crafted.broken).tolist()
+        known = {
+            "prediction": crafted.predictions,
+            "found": crafted.found,
+            "distance": crafted.distance,
+            "steps": crafted.steps,
+            "forwards": crafted.forwards,
+            "backwards": crafted.backwards,
+            "confidence": crafted.confidence,
+            "seconds": crafted.seconds,
+        }
+        known |= {name: norm(x_adv.double() - clean.double(), p) for name, p in NORMS.items()}
+    nothing = [None] * len(clean)
+    columns = {
+        "sample": part.sample.tolist(),
+        "label": part.goal.label.tolist(),
+        "target": nothing if target is None else target.tolist(),
+        "clean_prediction": before.predictions[part.sample].tolist(),
+        "clean_confidence": before.confidence[part.sample].tolist(),
+        "error": [None if ok else error for ok in ran],
+    }
+    for name in log.CASE.keys() - columns.keys():
+        values = known[name].tolist() if name in known else nothing
+        columns[name] = [value if ok and value == value else None for ok, value in zip(ran, values, strict=True)]
+    return pl.DataFrame({name: columns[name] for name in log.CASE}, schema=log.CASE)

@@ -1,0 +1,88 @@
+"""From the rows of a run to its summary. A pure function of the folder; imports no torch."""
+
+from pathlib import Path
+
+import msgspec
+import polars as pl
+
+from sapper import log
+from sapper.statistics import mean_or_none, median_with_failures, unbroken, wilson
+
+
+def summarise(run: Path, model: str, data: str, goal: str, work: list[tuple[str, str, str]]) -> log.Summary:
+    """Sums up a run whose shards are all there.
+
+    Args:
+        run: The folder.
+        model: The model's name.
+        data: The data's name.
+        goal: The goal of all cases.
+        work: Attack, threat and shard folder of each job.
+    """
+    samples = log.read_samples(run)
+    cases = {folder: log.read_cases(run, folder) for _, _, folder in work}
+    findings = msgspec.json.decode((run / "preflight.json").read_bytes(), type=list[log.Finding])
+    results = [_result(samples, cases[folder], attack, threat, goal) for attack, threat, folder in work]
+    threats = list(dict.fromkeys(threat for _, threat, _ in work))
+    worst = [
+        _worst(samples, pl.concat([cases[folder] for _, other, folder in work if other == threat]), threat)
+        for threat in threats
+    ]
+    right = (samples["label"] == samples["clean_prediction"]).mean()
+    assert isinstance(right, float)
+    errors = [_errors(attack, threat, cases[folder]) for attack, threat, folder in work]
+    return log.Summary(
+        model=model,
+        data=data,
+        clean_accuracy=right,
+        results=results,
+        worst_case=worst,
+        certified=[],
+        findings=findings + [finding for finding in errors if finding],
+    )
+
+
+def _result(samples: pl.DataFrame, cases: pl.DataFrame, attack: str, threat: str, goal: str) -> log.Result:
+    found, seconds = int(cases["found"].sum()), float(cases["seconds"].sum())
+    robust, attacked = _robust(samples, cases)
+    size = cases[threat.partition(":")[0]]
+    return log.Result(
+        attack=attack,
+        threat=threat,
+        goal=goal,
+        cases=len(cases),
+        found=found,
+        success_rate=found / len(cases) if len(cases) else None,
+        robust_accuracy=robust / attacked if attacked else None,
+        ci95=wilson(robust, attacked),
+        mean_distance_all=mean_or_none(size),
+        mean_distance_found=mean_or_none(cases["distance"]),
+        median_distance=median_with_failures(cases["distance"]),
+        seconds=seconds,
+        cases_per_second=len(cases) / seconds if seconds else None,
+        forwards=int(cases["forwards"].sum()),
+        backwards=int(cases["backwards"].sum()),
+    )
+
+
+def _worst(samples: pl.DataFrame, cases: pl.DataFrame, threat: str) -> log.WorstCase:
+    robust, attacked = _robust(samples, cases)
+    return log.WorstCase(threat, robust / attacked if attacked else None, wilson(robust, attacked))
+
+
+def _robust(samples: pl.DataFrame, cases: pl.DataFrame) -> tuple[int, int]:
+    """How many samples are right and unbroken, of how many that the goal applies to."""
+    attacked = samples.filter(pl.col("sample").is_in(cases["sample"].unique().implode()))
+    return int(unbroken(attacked, cases).sum()), len(attacked)
+
+
+def _errors(attack: str, threat: str, cases: pl.DataFrame) -> log.Finding | None:
+    failed = cases["error"].drop_nulls()
+    if not len(failed):
+        return None
+    return log.Finding(
+        "cases that could not be run",
+        "warning",
+        f"{len(failed)} of {len(cases)} cases of {attack} under {threat}: {failed[0]}",
+        "they count as not robust; mend the cause and audit again",
+    )
