@@ -20,6 +20,7 @@ from sapper.statistics import difference_interval, mcnemar, unbroken
 
 SIGNIFICANT = 0.05
 CHUNK = 256  # inputs read at once
+BRIEF = 60  # letters of a value in the list of differences
 
 
 class Pair(msgspec.Struct, frozen=True):
@@ -247,7 +248,16 @@ def _change(accuracy: Pair, certain: bool) -> str:
 
 def _differences(one: dict[str, Any], two: dict[str, Any]) -> list[str]:
     keys = dict.fromkeys([*one, *two])
-    return [f"{key}: {one.get(key, '–')} → {two.get(key, '–')}" for key in keys if one.get(key) != two.get(key)]
+    return [
+        f"{key}: {_brief(one.get(key, '–'))} → {_brief(two.get(key, '–'))}"
+        for key in keys
+        if one.get(key) != two.get(key)
+    ]
+
+
+def _brief(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= BRIEF else f"{text[: BRIEF - 1]}…"
 
 
 def print_comparison(comparison: Comparison, console: Console) -> None:

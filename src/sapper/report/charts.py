@@ -75,7 +75,7 @@ def curves(facts: Facts, threat: str, width: int) -> Markup | None:
     reached = pl.concat([t.cases["distance"] for t in trials]).drop_nulls().to_numpy() if trials else np.empty(0)
     if len(reached) < 10 or np.quantile(reached, 0.9) < 1.2 * max(np.quantile(reached, 0.1), 1e-12):
         return None
-    rows = [row for trial in trials for row in _curve(trial, float(reached.max()))]
+    rows = [row for trial in trials for row in _curve(trial, 1.03 * float(reached.max()))]
     names = [t.result.attack for t in trials]
     colour = alt.Color("attack:N", title=None).scale(domain=names, range=[LINES[i % 7] for i in range(len(names))])
     dash = alt.StrokeDash("attack:N", title=None).scale(domain=names, range=[DASHES[i % 7] for i in range(len(names))])

@@ -101,6 +101,15 @@ class Facts:
     def errors(self) -> int:
         return sum(int(trial.cases["error"].is_not_null().sum()) for trial in self.trials)
 
+    def leads(self, trial: Trial) -> bool:
+        """Whether it stands for its threat (the others' pictures are folded away): of those that broke within two
+        points of the most, the one with the smallest changes.
+        """
+        rivals = [t for t in self.trials if t.result.threat == trial.result.threat]
+        most = max(t.result.success_rate or 0.0 for t in rivals)
+        near = [t for t in rivals if (t.result.success_rate or 0.0) >= most - 0.02]
+        return trial is min(near, key=lambda t: t.result.mean_distance_found or 0.0)
+
     def original(self, sample: int) -> np.ndarray:
         row = int(self.samples["sample"].index_of(sample) or 0)
         return log.read_row(self.run / "samples.safetensors", "x", row)

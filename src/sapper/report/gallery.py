@@ -65,6 +65,9 @@ class Gallery:
     attack: str
     threat: str
     goal: str
+    leads: bool
+    crisp: bool
+    """Pixels are to be seen, not smoothed."""
     shelves: list[Shelf]
 
 
@@ -75,7 +78,9 @@ def gallery(facts: Facts, trial: Trial) -> Gallery | None:
         if rows:
             shelves.append(Shelf(TITLES[name], [_card(facts, trial, row) for row in rows]))
     result = trial.result
-    return Gallery(result.attack, result.threat, result.goal, shelves) if shelves else None
+    crisp = max(facts.shape[-2:], default=0) < 100
+    leads = facts.leads(trial)
+    return Gallery(result.attack, result.threat, result.goal, leads, crisp, shelves) if shelves else None
 
 
 def _choose(facts: Facts, trial: Trial) -> dict[str, list[dict[str, Any]]]:

@@ -49,6 +49,7 @@ class Matrices:
     attack: str
     threat: str
     goal: str
+    leads: bool
     grids: list[Grid]
     pairs: Pairs | None
 
@@ -67,7 +68,7 @@ def matrices(facts: Facts, trial: Trial) -> Matrices | None:
         grids = _targeted(facts, trial, ran)
     else:
         grids = [_predicted(facts, found)]
-    return Matrices(result.attack, result.threat, result.goal, grids, pairs)
+    return Matrices(result.attack, result.threat, result.goal, facts.leads(trial), grids, pairs)
 
 
 def _targeted(facts: Facts, trial: Trial, ran: pl.DataFrame) -> list[Grid]:

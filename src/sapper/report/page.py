@@ -108,7 +108,6 @@ def _content(known: Facts) -> dict[str, Any]:
         "matrices": grids,
         "galleries": galleries,
         "image": words.is_image(known.shape),
-        "crisp": max(known.shape[-2:], default=0) < 100,
         "failures": [failure for trial in known.trials for failure in _failures(trial)],
         "tiles": _tiles(known),
     }

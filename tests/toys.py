@@ -1,0 +1,135 @@
+"""Small models whose answers are known, and what the attack tests need around them."""
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from sapper import noise
+from sapper.attack import Case
+from sapper.goal import Goal, Targeted, Untargeted
+from sapper.threat import Threat
+
+BUDGETS = {"l0": "l0:3", "l1": "l1:1.5", "l2": "l2:0.6", "linf": "linf:0.15"}
+"""At which the toy network is fooled on some samples and not on others."""
+
+
+def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Module:
+    """Logits weight·x + bias."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)
+    layer.weight.data.copy_(weight)
+    layer.bias.data.copy_(torch.zeros(len(weight)) if bias is None else bias)
+    return nn.Sequential(nn.Flatten(), layer)
+
+
+def saliency_model(a: list[float], b: list[float], gap: float = 100.0) -> nn.Module:
+    """Linear, three classes: class 1, the target, has derivatives a, the two others together -b; 0 is ahead by `gap`."""
+    target, others = torch.tensor(a), -torch.tensor(b)
+    return linear(torch.stack([others / 2, target, others / 2]), torch.tensor([gap, 0.0, 0.0]))
+
+
+def random_linear(features: int = 12, classes: int = 4, seed: int = 0) -> nn.Module:
+    draws = torch.Generator().manual_seed(seed)
+    return linear(torch.randn(classes, features, generator=draws), torch.randn(classes, generator=draws))
+
+
+def network(shape: tuple[int, ...] = (1, 3, 4), classes: int = 4, seed: int = 0, dtype: torch.dtype = torch.float32):
+    """A curved one, steep enough to be fooled."""
+    draws = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 24), nn.Tanh(), nn.Linear(24, classes))
+    for weight in model.parameters():
+        weight.data.copy_(torch.randn(weight.shape, generator=draws) * 0.7)
+    return model.to(dtype)
+
+
+def samples(model: nn.Module, rows: int = 20, shape: tuple[int, ...] = (1, 3, 4), seed: int = 1):
+    """Inputs in [0, 1], with the model's own answers for labels, one in ten of them wrong."""
+    dtype = next(model.parameters()).dtype
+    x = torch.rand(rows, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
+    with torch.no_grad():
+        logits = model(x)
+    y = logits.argmax(1)
+    y[::10] = (y[::10] + 1) % logits.shape[1]
+    return x, y
+
+
+def case_of(x: Tensor, threat: Threat, goal: Goal | None = None, seed: int = 0) -> Case:
+    index = torch.arange(len(x))
+    goal = goal or Untargeted(torch.zeros_like(index))
+    return Case(x, goal, threat, torch.zeros_like(index), noise.keys(seed, index), index)
+
+
+def target_of(label: Tensor, target: Tensor) -> Targeted:
+    return Targeted(label, target)
+
+
+def predict(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x).argmax(1)
+
+
+class Watched(nn.Module):
+    """Counts, for each of the samples, the rows that go forwards and backwards; a row is of the sample it is nearest to."""
+
+    def __init__(self, model: nn.Module, x: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.x = x.flatten(1)
+        self.forwards = torch.zeros(len(x), dtype=torch.int64)
+        self.backwards = torch.zeros(len(x), dtype=torch.int64)
+        self.batches: list[int] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = torch.cdist(x.detach().flatten(1), self.x).argmin(1).bincount(minlength=len(self.x))
+        self.forwards += rows
+        self.batches.append(len(x))
+        logits = self.model(x)
+        if logits.requires_grad:
+            logits.register_hook(lambda _: self.backwards.add_(rows) and None)
+        return logits
+
+
+def identical(first, second) -> bool:
+    """Everything but the time is bit for bit the same."""
+    names = set(vars(first)) - {"seconds"}
+    return all(torch.equal(getattr(first, n).nan_to_num(-9), getattr(second, n).nan_to_num(-9)) for n in names)
+
+
+def rows_of(record, rows: Tensor):
+    return replace(record, **{name: value[rows] for name, value in vars(record).items()})
+
+
+@dataclass(frozen=True)
+class Exact:
+    """The distance of a sample from the nearest input of another class, on a linear model."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def distance(self, x: Tensor, label: Tensor, threat: Threat) -> Tensor:
+        x, rows = x.flatten(1), torch.arange(len(x))
+        logits = x @ self.weight.T + self.bias
+        margin = logits[rows, label][:, None] - logits
+        slope = self.weight[None] - self.weight[label][:, None]  # of the other's lead, by each feature
+        if threat.p == 0:
+            gain = torch.maximum(
+                slope * (threat.upper - x)[:, None], slope * (threat.lower - x)[:, None]
+            )  # by one feature, at most
+            best = gain.sort(2, descending=True).values.cumsum(2)
+            needed = (best < margin[:, :, None]).sum(2) + 1.0
+        else:
+            dual = {1: math.inf, 2: 2, math.inf: 1}[threat.p]
+            needed = margin / torch.linalg.vector_norm(slope, ord=dual, dim=2)
+        needed[rows, label] = math.inf
+        return torch.where((margin <= 0).sum(1) > 1, 0.0, needed.amin(1))
+
+
+def exact_of(model: nn.Module) -> Exact:
+    layer = model[1]
+    return Exact(layer.weight.detach(), layer.bias.detach())
+
+
+def pairs(n: int) -> list[tuple[int, int]]:
+    return list(itertools.combinations(range(n), 2))
