@@ -119,11 +119,11 @@ def test_linf_projection_clamps_each_feature_into_ball_and_box(drawn) -> None:
 def test_projecting_large_sparse_changes_in_float32_spends_the_whole_budget(text: str) -> None:
     threat = Threat.parse(text)
     for scale in (0.01, 1.0, 100.0):
-        x = random(1, 4, 20_000, dtype=torch.float32)
-        change = normal(2, 4, 20_000).float() * (random(3, 4, 20_000) < 0.5) * scale
+        x = random(1, 4, 4_000, dtype=torch.float32)
+        change = normal(2, 4, 4_000).float() * (random(3, 4, 4_000) < 0.5) * scale
         projected = threat.project(x + change, x)
         assert threat.legal(projected, x).all()
-        assert (threat.distance(projected, x) > (1 - 1e-3) * threat.budget(20_000)).all()
+        assert (threat.distance(projected, x) > (1 - 1e-3) * threat.budget(4_000)).all()
 
 
 def test_a_feature_that_cannot_move_costs_the_others_nothing() -> None:

@@ -89,7 +89,7 @@ class Targeted(Goal):
 
     target: Labels
 
-    def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:  # noqa: ARG002
+    def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:
         return predicted == self.target
 
     def cross_entropy(self, logits: Logits) -> Scalars:

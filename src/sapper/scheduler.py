@@ -8,6 +8,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -169,7 +170,8 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
     """Takes every case to its end; what came of it is in the ledger."""
     total, waiting, done = len(case.index), 0, 0
     limit = attack.limit(case.budget)
-    active, state = take(case, slice(0)), None
+    active = take(case, slice(0))
+    state: Any = None
     while done < total:
         begin = time.perf_counter()
         if waiting < total and len(active.index) < size:

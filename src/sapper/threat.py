@@ -102,7 +102,9 @@ class Threat:
         if self.quantize is None:
             return x_adv
         levels, origin = self._levels(x_adv), self._levels(x).round()
-        inward = torch.where(levels > origin, (levels + 1e-4).floor(), (levels - 1e-4).ceil())
+        unit = torch.finfo(x.dtype).eps * max(abs(self.lower), abs(self.upper)) / self.width * 2**self.quantize
+        slack = max(1e-4, 4 * unit)  # so that rounding does not cost a whole level
+        inward = torch.where(levels > origin, (levels + slack).floor(), (levels - slack).ceil())
         return self.clip(self._from_levels(inward))
 
     def project(self, x_adv: Batch, x: Batch) -> Batch:

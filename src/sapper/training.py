@@ -29,7 +29,7 @@ from sapper.models.folder import DESCRIPTION, write_file, write_folder
 from sapper.models.weights import read_safetensors
 
 CHECKPOINT = "checkpoint.safetensors"
-LEAST_STEPS = 1500
+LEAST_STEPS = 1000
 """A small set is gone through more often, until the weights have had this many steps."""
 
 

@@ -47,10 +47,12 @@ def load_data(
         raise unknown("split", split, SPLITS)
     if limit is not None and limit < 1:
         raise UsageError(f"expected a limit of at least 1 sample, got {limit}.")
+    path = Path(reference).expanduser()
+    if resize is not None and not (path.is_dir() or path.suffix == ".parquet"):
+        raise UsageError(f"only images of a folder or of Parquet can be resized, {reference} is neither.")
     if reference in named_sets():
         arrays = import_module(f"sapper.data.{reference}").load(split, limit)
         return check(reference, arrays, bounds)
-    path = Path(reference).expanduser()
     if not path.exists():
         raise _not_there(reference, path)
     try:
@@ -89,6 +91,8 @@ def read_npz(path: Path, split: str, limit: int | None) -> Arrays:
     """Reads x_test and y_test (or x_train and y_train), x and y, or images and labels; `classes` may name them."""
     pairs = ((f"x_{split}", f"y_{split}"), ("x", "y"), ("images", "labels"))
     try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is no zip archive")
         with np.load(path, allow_pickle=False) as arrays:
             found = next((pair for pair in pairs if set(pair) <= set(arrays.files)), None)
             if found is None:

@@ -1,6 +1,7 @@
 """Reading weights without ever running what is in the file, and filling a network with them."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,9 @@ def read_weights(path: Path) -> State:
     if not is_pickle(path):
         return read_safetensors(path)[0]
     try:
-        loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the protocol of a pickle that is refused a moment later
+            loaded: Any = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise ModelError(f"{path} {REFUSED}") from error
     loaded = loaded.get("state_dict", loaded) if isinstance(loaded, dict) else loaded
@@ -64,9 +67,11 @@ def entries(path: Path) -> list[str]:
     """Names in a zip file; none for any other."""
     try:
         with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
+            if any(entry.header_offset == 0 for entry in archive.infolist()):  # else a zip within a damaged file
+                return archive.namelist()
     except (zipfile.BadZipFile, OSError):
-        return []
+        pass
+    return []
 
 
 def is_torchscript(names: list[str]) -> bool:

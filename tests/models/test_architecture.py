@@ -1,0 +1,88 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from sapper.errors import ModelError, UsageError
+from sapper.models.architecture import architecture, architectures
+from sapper.models.lenet import LeNet, build
+from sapper.models.loading import load_model
+from sapper.models.mobilenet_v2 import Layer
+
+SMALL = ("lenet", "mlp", "softmax", "wong_kolter")
+provided = pytest.mark.skipif("SAPPER_DATA" not in os.environ, reason="SAPPER_DATA is not set")
+
+
+def test_the_folder_names_the_architectures():
+    assert set(architectures()) == {*SMALL, "mobilenet_v2", "squeezenet"}
+    with pytest.raises(UsageError, match="did you mean lenet"):
+        architecture("lennet")
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 32, 32)])
+def test_each_gives_logits_for_images_of_any_size(name, shape):
+    module = architecture(name).build(shape, 7)
+    logits = module(torch.rand(5, *shape))
+    assert logits.shape == (5, 7)
+    assert logits.min() < 0  # probabilities would not be
+
+
+@pytest.mark.parametrize("name", ["mlp", "softmax"])
+def test_some_take_features(name):
+    assert architecture(name).build((13,), 2)(torch.rand(4, 13)).shape == (4, 2)
+
+
+@pytest.mark.parametrize("name", ["lenet", "wong_kolter", "mobilenet_v2", "squeezenet"])
+def test_the_others_say_that_they_take_images(name):
+    with pytest.raises(ModelError, match=r"images.*\(13,\)"):
+        architecture(name).build((13,), 2)
+
+
+def test_lenet_has_the_papers_size():
+    assert sum(p.numel() for p in build((1, 28, 28), 10).parameters()) == 431_080
+
+
+def test_tanh_before_the_pooling_gives_the_same():
+    net = build((1, 28, 28), 10)
+    assert isinstance(net, LeNet)
+    x = torch.rand(3, 1, 28, 28)
+    h = F.max_pool2d(torch.tanh(net.conv2(F.max_pool2d(torch.tanh(net.conv1(x)), 2))), 2)
+    assert torch.allclose(net(x), net.output(torch.tanh(net.hidden(h.flatten(1)))), atol=1e-5)
+
+
+def test_lenet_needs_some_pixels():
+    with pytest.raises(ModelError, match="at least 4×4"):
+        build((1, 3, 3), 10)
+
+
+@pytest.mark.parametrize(("side", "kernel", "stride"), [(7, 3, 2), (8, 3, 2), (8, 3, 1), (9, 1, 1)])
+def test_padding_is_tensorflows(side, kernel, stride):
+    layer = Layer(1, 1, kernel, stride, 1, linear=True)
+    x = torch.rand(1, 1, side, side)
+    total = max((-(-side // stride) - 1) * stride + kernel - side, 0)
+    padded = F.pad(x, [total // 2, total - total // 2] * 2)
+    assert torch.allclose(layer(x), F.conv2d(padded, layer.weight, layer.bias, stride))
+
+
+@provided
+@pytest.mark.parametrize(
+    ("file", "side", "background", "right"), [("mobilenet_v2_1.0_224", 224, 1, 47), ("squeezenet1_0", 227, 0, 37)]
+)
+def test_imagenet_photos(file, side, background, right):
+    folder = Path(os.environ["SAPPER_DATA"]) / "imagenet"
+    model = load_model(str(folder / f"{file}.safetensors"))
+    assert model.input_shape == (3, side, side)
+    start = (256 - side) // 2
+    found = 0
+    for path in sorted((folder / "photos").glob("*.jpg")):
+        with Image.open(path) as image:
+            photo = torch.from_numpy(np.array(image.convert("RGB"))).permute(2, 0, 1)[None] / 255
+        with torch.inference_mode():
+            predicted = model.module(photo[:, :, start : start + side, start : start + side]).argmax(1)
+        found += int(predicted) == int(path.name[:3]) + background
+    assert found == right
