@@ -158,8 +158,8 @@ def test_a_photograph_of_150528_features_fits_in_memory_and_a_second() -> None:
     """An n×n matrix would need 90 GB."""
     draws = torch.Generator().manual_seed(0)
     a, b = torch.randn(1, 150_528, generator=draws), torch.randn(1, 150_528, generator=draws)
-    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    before, begin = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
     _, admissible = saliency_pair(a, b, torch.ones_like(a, dtype=torch.bool))
     assert admissible.all()
-    assert time.perf_counter() - begin < 5
+    assert time.process_time() - begin < 5
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000  # KB

@@ -33,7 +33,7 @@ class Case:
     @property
     def budget(self) -> float:
         """The threat's budget for inputs of this size."""
-        return self.threat.budget(self.x[0].numel())
+        return self.threat.budget(self.x.shape[1:].numel())  # there may be no row
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,8 +56,8 @@ def attack(text: str) -> Attack | Cascade:
         UsageError: Unknown attack or option, or a value that does not fit.
     """
     times, star, rest = text.strip().rpartition("*")
-    name, _, written = rest.strip().partition(":")
-    known = attacks()
+    name, _, written = rest.partition(":")
+    name, known = name.strip(), attacks()
     if name not in known:
         raise unknown("attack", name, known)
     one = _build(known[name], written)

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
+from rich.text import Text
 
 from sapper import __version__
 from sapper.errors import SapperError
@@ -16,9 +17,10 @@ app = App(
     version=__version__,
     help="Attacks machine-learning models, hardens them, proves what can be proved, and reports honestly.",
     help_format="markdown",
+    suppress_keyboard_interrupt=False,
 )
-out = Console()
-err = Console(stderr=True)
+out = Console(emoji=False)  # a path or attack may well contain :x:
+err = Console(stderr=True, emoji=False)
 
 Many = Parameter(consume_multiple=True, negative=())
 Repeat = Parameter(negative=())
@@ -116,7 +118,7 @@ def train(
         model, data, out, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
         seed=seed, console=err,
     )  # fmt: skip
-    globals()["out"].print(f"{folder}", highlight=False)
+    globals()["out"].print(f"{folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -128,7 +130,7 @@ def report(run: Path, /) -> None:
     """
     from sapper.report.page import write_report
 
-    out.print(str(write_report(run)), highlight=False, soft_wrap=True)
+    out.print(str(write_report(run)), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -197,7 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except (SapperError, CycloptsError) as error:
-        err.print(f"[bold red]error:[/] {_plain(error)}", highlight=False, soft_wrap=True)
+        err.print(Text.assemble(("error:", "bold red"), " ", str(error).strip()), soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
         err.print("stopped; the same command goes on where it was.")
@@ -205,9 +207,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         sys.stderr.close()
         sys.exit(141)
-
-
-def _plain(error: Exception) -> str:
-    from rich.markup import escape
-
-    return escape(str(error))

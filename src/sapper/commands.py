@@ -17,6 +17,7 @@ from sapper.errors import UsageError, require_positive, unknown
 from sapper.goal import KINDS, GoalSpec
 from sapper.log import Summary
 from sapper.models.loading import load_model
+from sapper.models.programs import brief
 from sapper.report.page import write_report
 from sapper.run import audit, jobs, standard
 from sapper.spec import Spec
@@ -31,7 +32,7 @@ CAPABILITIES = {
 def run_audit(spec: Spec, out: Path | None, device: str, *, as_json: bool, console: Console, printer: Console) -> None:
     _check_early(spec)
     where = _device(device)
-    console.print(f"loading {spec.data} and {spec.model}", style="dim", highlight=False)
+    console.print(f"loading {spec.data} and {spec.model}", style="dim", markup=False, highlight=False)
     data = load_data(spec.data, split=spec.split, limit=spec.limit, bounds=spec.bounds)
     model = load_model(
         spec.model,
@@ -50,7 +51,7 @@ def run_audit(spec: Spec, out: Path | None, device: str, *, as_json: bool, conso
         sys.stdout.write((run / "summary.json").read_text(encoding="utf-8"))
         return
     print_summary(summary, printer)
-    printer.print(f"report: {page}", highlight=False, soft_wrap=True)
+    printer.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_summary(summary: Summary, printer: Console) -> None:
@@ -147,6 +148,8 @@ def _check_early(spec: Spec) -> None:
         require_positive(name.replace("_", "-"), getattr(spec, name))
     if spec.quantize is not None and spec.quantize > 16:
         raise UsageError(f"expected --quantize from 1 to 16 bits, got {spec.quantize}.")
+    if not 0 <= spec.seed < 1 << 63:
+        raise UsageError(f"expected --seed from 0 to 2^63 - 1, got {spec.seed}.")
     lower, upper = spec.bounds
     if not lower < upper:
         raise UsageError(f"expected --bounds LOWER UPPER with LOWER below UPPER, got {lower:g} {upper:g}.")
@@ -165,6 +168,12 @@ def _device(name: str) -> torch.device:
         raise UsageError(f"expected a device like cpu, cuda or cuda:1, got '{name}'.") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise UsageError("this machine or this build of torch has no CUDA; use --device cpu.")
+    try:
+        torch.zeros(1, device=device).item()
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise UsageError(
+            f"expected a device of this machine, got '{name}': {brief(error)}; use --device cpu."
+        ) from error
     return device
 
 

@@ -13,11 +13,13 @@ Every file is written beside its place, synced and renamed: what is there is who
 This module imports no torch, so that reports and comparisons start at once.
 """
 
+import io
 import json
 import os
 import re
 import tomllib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +138,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(handle.fileno())
         part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise RunError(
             f"cannot write {path}: {error.strerror or error}. Make room or give another --out, then run the same "
             "command: it goes on where it was."
         ) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, value: object) -> None:
@@ -153,7 +157,12 @@ def write_toml(path: Path, value: dict[str, Any]) -> None:
 
 
 def write_table(path: Path, table: pl.DataFrame) -> None:
-    write_whole(path, table.write_parquet)
+    def write(part: Path) -> None:
+        memory = io.BytesIO()  # polars' own writing of files hides a full disk among its errors
+        table.write_parquet(memory)
+        part.write_bytes(memory.getbuffer())
+
+    write_whole(path, write)
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
@@ -194,8 +203,12 @@ def read_environment(run: Path) -> dict[str, Any]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
+def read_table(path: Path) -> pl.DataFrame:
+    return pl.read_parquet(path, glob=False)  # a folder may be called [old]
+
+
 def read_samples(run: Path) -> pl.DataFrame:
-    return pl.read_parquet(run / "samples.parquet")
+    return read_table(run / "samples.parquet")
 
 
 def read_inputs(run: Path) -> np.ndarray:
@@ -211,7 +224,7 @@ def case_folder(attack: str, threat: str) -> str:
 def read_cases(run: Path, folder: str) -> pl.DataFrame:
     """All rows of one `shards/` folder, in order, with `shard` and `row` saying where the adversarial input lies."""
     tables = [
-        pl.read_parquet(path).with_columns(shard=pl.lit(path.stem), row=pl.int_range(pl.len()))
+        read_table(path).with_columns(shard=pl.lit(path.stem), row=pl.int_range(pl.len()))
         for path in sorted((run / "shards" / folder).glob("*.parquet"))
     ]
     return pl.concat(tables) if tables else pl.DataFrame(schema={**CASE, "shard": pl.String, "row": pl.Int64})

@@ -19,7 +19,7 @@ import torch
 from rich.console import Console
 
 from sapper import catalogue, log, noise
-from sapper.attack import Attack, Cascade, fits, stages
+from sapper.attack import Attack, Cascade, check_fits, stages
 from sapper.data.dataset import Data
 from sapper.errors import ModelError, RunError, UsageError
 from sapper.goal import Goal, GoalSpec
@@ -27,7 +27,7 @@ from sapper.models.model import Model
 from sapper.oracle import TorchOracle, frozen
 from sapper.preflight import Preflight, clean_inputs, inspect
 from sapper.progress import CaseProgress
-from sapper.scheduler import Crafted, craft_cases, measure_batch
+from sapper.scheduler import Crafted, check_options, craft_cases, measure_batch
 from sapper.spec import Spec, command, differences, from_plain
 from sapper.summary import summarise
 from sapper.tensors import Batch, Counts, Labels, take
@@ -67,17 +67,28 @@ def jobs(spec: Spec) -> list[Job]:
     attacks = [catalogue.attack(text) for text in spec.attacks]
     lower, upper = spec.bounds
     threats = [Threat.parse(text, lower=lower, upper=upper, quantize=spec.quantize) for text in spec.threats]
-    found = [Job(attack, threat) for threat in threats for attack in attacks if fits(attack, threat)]
+    found = [Job(attack, threat) for threat in threats for attack in attacks if _misfit(attack, threat) is None]
     for attack in attacks:
         if not any(job.attack is attack for job in found):
-            known = ", ".join(sorted({name for one in stages(attack) for name in catalogue.norms(type(one))}))
-            raise UsageError(
-                f"{attack} is an attack in {known} and fits none of the threats {', '.join(spec.threats)}."
-            )
+            raise UsageError(f"{attack} fits none of the threats {_list(threats)}: {_misfit(attack, threats[0])}")
     for threat in threats:
         if not any(job.threat is threat for job in found):
-            raise UsageError(f"none of the attacks {', '.join(spec.attacks)} fits the threat {threat}.")
-    return found
+            raise UsageError(f"none of the attacks {_list(attacks)} fits {threat}: {_misfit(attacks[0], threat)}")
+    return list({job.folder: job for job in found}.values())  # an attack or threat given twice runs once
+
+
+def _misfit(attack: Attack | Cascade, threat: Threat) -> str | None:
+    """Why the attack cannot run under the threat, if it cannot."""
+    try:
+        for stage in stages(attack):
+            check_fits(stage, threat)
+    except UsageError as error:
+        return str(error)
+    return None
+
+
+def _list(things: list[Attack | Cascade] | list[Threat]) -> str:
+    return ", ".join(map(str, things))
 
 
 def standard(data: Data, threats: list[str], attacks: list[str]) -> tuple[list[str], list[str]]:
@@ -91,7 +102,7 @@ def standard(data: Data, threats: list[str], attacks: list[str]) -> tuple[list[s
         (threat, attack)
         for threat in wanted_threats
         for attack in wanted_attacks
-        if fits(catalogue.attack(attack), Threat.parse(threat, lower=lower, upper=upper))
+        if _misfit(catalogue.attack(attack), Threat.parse(threat, lower=lower, upper=upper)) is None
     ]
     return (
         threats or [t for t in wanted_threats if any(t == pair[0] for pair in pairs)],
@@ -111,6 +122,8 @@ def audit(
         SapperError: Anything the user can mend; nothing is written before the model and the data have been checked.
     """
     work = jobs(spec)
+    for job in work:
+        check_options(job.attack, job.threat, data.x[0].numel())
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)
     usual = max(1, min(len(x), 128, (1 << 21) // x[0].numel()))
@@ -149,8 +162,10 @@ def _open(run: Path, spec: Spec) -> None:
         return
     there = from_plain(log.read_spec(run))
     if there != spec:
-        lines = "\n  ".join(differences(there, spec))
-        raise RunError(f"{run} holds a run of another spec; give another --out, or the same options:\n  {lines}")
+        raise RunError(
+            f"{run} holds a run of another spec: give another --out, or the same options; "
+            f"{'; '.join(differences(there, spec))}."
+        )
 
 
 def _environment(
@@ -217,7 +232,7 @@ def _run_job(
             table, x_adv = _run_shard(job, oracle, x, part, before, spec, size, progress)
             log.write_tensors(shard.with_suffix(".safetensors"), {"x_adv": x_adv.cpu().numpy()})
             log.write_table(shard, table)
-        progress.finish_shard(len(part.sample), int(pl.read_parquet(shard)["found"].sum()))
+        progress.finish_shard(len(part.sample), int(log.read_table(shard)["found"].sum()))
 
 
 def _run_shard(
@@ -230,8 +245,12 @@ def _run_shard(
             oracle, job.attack, clean, part.goal, job.threat, part.key,
             queries=spec.queries, batch_size=size, progress=progress.step,
         )  # fmt: skip
-    except ModelError as error:
-        return _rows(part, before, None, clean, clean, str(error)), clean
+    except torch.OutOfMemoryError as error:
+        raise RunError(
+            f"{x.device} has no memory for {size} rows at once: give a --batch-size below, and another --out."
+        ) from error
+    except (ModelError, RuntimeError) as error:  # RuntimeError: how torch says that an operation has no derivative
+        return _rows(part, before, None, clean, clean, str(error).partition("\n")[0]), clean
     return _rows(part, before, crafted, clean, crafted.x_adv, "the model answered with nan or infinity"), crafted.x_adv
 
 

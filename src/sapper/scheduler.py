@@ -99,7 +99,7 @@ def craft(
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     device, dtype = weight.device, weight.dtype
     _check_data(x, y, targets, threat)
-    x_here, y_here = x.to(device, dtype), y.to(device, torch.int64)
+    x_here, y_here = x.detach().to(device, dtype), y.to(device, torch.int64)
     goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device, torch.int64))
     index = torch.arange(len(x), device=device)
     with frozen(model):
@@ -127,7 +127,7 @@ def craft_cases(
     """`craft` behind the model's door: rows with their goals and keys, on the oracle's device."""
     require_positive("queries", queries)
     require_positive("batch_size", batch_size)
-    _check_options(attack, threat, x[0].numel())
+    check_options(attack, threat, x[0].numel())
     index = torch.arange(len(x), device=x.device)
     case = Case(threat.rounded(x), goal, threat, torch.zeros_like(index), key, index)
     size = batch_size or measure_batch(oracle, x, goal)
@@ -223,7 +223,8 @@ def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Cra
     x_adv = case.threat.submit(case.threat.project(x_adv, case.x), case.x)
     logits = torch.cat([oracle.logits(part) for part in x_adv.split(size)])
     finite = logits.isfinite().all(1) & ~ledger.broken
-    confidence, predictions = logits.softmax(1).max(1)
+    predictions = logits.argmax(1)  # not of the softmax, in which close logits become equal
+    confidence = logits.softmax(1).amax(1)
     found = case.goal.reached(predictions, logits) & case.threat.legal(x_adv, case.x) & ledger.found & finite
     return Crafted(
         x_adv=x_adv,
@@ -239,7 +240,12 @@ def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Cra
     )
 
 
-def _check_options(attack: Attack | Cascade, threat: Threat, features: int) -> None:
+def check_options(attack: Attack | Cascade, threat: Threat, features: int) -> None:
+    """Refuses an attack that does not fit the threat, or cannot take a step within it.
+
+    Raises:
+        UsageError: It does not.
+    """
     for stage in stages(attack):
         check_fits(stage, threat)
         if stage.limit(threat.budget(features)) < 1 or (threat.p == 0 and threat.budget(features) < 1):

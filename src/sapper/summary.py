@@ -83,6 +83,6 @@ def _errors(attack: str, threat: str, cases: pl.DataFrame) -> log.Finding | None
     return log.Finding(
         "cases that could not be run",
         "warning",
-        f"{len(failed)} of {len(cases)} cases of {attack} under {threat}: {failed[0]}",
+        f"{len(failed)} of {len(cases)} cases of {attack} under {threat}: {failed[0].rstrip('.')}",
         "they count as not robust; mend the cause and audit again",
     )

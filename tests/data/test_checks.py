@@ -36,7 +36,13 @@ def test_wider_integers_are_images_if_they_look_like_bytes():
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((2, 5, 6, 3), (3, 5, 6)), ((2, 5, 6, 1), (1, 5, 6)), ((2, 3, 6, 3), (3, 6, 3)), ((2, 5, 6), (1, 5, 6)), ((2, 9), (9,))],
+    [
+        ((2, 5, 6, 3), (3, 5, 6)),
+        ((2, 5, 6, 1), (1, 5, 6)),
+        ((2, 3, 6, 3), (3, 6, 3)),
+        ((2, 5, 6), (1, 5, 6)),
+        ((2, 9), (9,)),
+    ],
 )
 def test_channels_go_first_where_that_is_unambiguous(shape, expected):
     assert checked(np.zeros(shape, np.uint8), [0, 0]).shape == expected

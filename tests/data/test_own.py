@@ -155,7 +155,7 @@ class TestParquet:
     def test_tables_without_images_or_labels_are_refused(self, tmp_path):
         path = tmp_path / "a.parquet"
         pl.DataFrame({"label": [1], "text": ["x"]}).write_parquet(path)
-        with pytest.raises(DataError, match="column of encoded images.*label"):
+        with pytest.raises(DataError, match=r"column of encoded images.*label"):
             load_data(str(path))
         pl.DataFrame({"image": [png(1)], "text": ["x"]}).write_parquet(path)
         with pytest.raises(DataError, match="column 'label'"):
@@ -171,5 +171,5 @@ def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(DataError, match="no such file"):
         load_data(str(tmp_path / "absent.npz"))
     (tmp_path / "a.csv").write_text("1,2")
-    with pytest.raises(DataError, match="'.csv'"):
+    with pytest.raises(DataError, match=r"'\.csv'"):
         load_data(str(tmp_path / "a.csv"))

@@ -138,7 +138,9 @@ class TestHostileArchives:
             load_model(path)
         assert not made.exists()
 
-    @pytest.mark.parametrize("name", ["data/constants/opaque_obj_0", "data/weights/model.pt", "data/aotinductor/m/m.so"])
+    @pytest.mark.parametrize(
+        "name", ["data/constants/opaque_obj_0", "data/weights/model.pt", "data/aotinductor/m/m.so"]
+    )
     def test_records_that_are_pickles_or_programs(self, exported, tmp_path, name):
         made = tmp_path / "made"
         path = rewritten(exported, tmp_path / "a.pt2", name, lambda _: pickle.dumps(Bomb(made)))
@@ -193,7 +195,8 @@ def test_expressions_of_sizes_pass(text):
 
 
 @pytest.mark.parametrize(
-    "text", ["__import__('os')", "s0.real", "eval(chr(65))", "Symbol('a b')", "Integer[0]", "lambda: 0", "(1).real", "f'{s0}'"]
+    "text",
+    ["__import__('os')", "s0.real", "eval(chr(65))", "Symbol('a b')", "Integer[0]", "lambda: 0", "(1).real", "f'{s0}'"],
 )
 def test_other_expressions_do_not(text):
     assert not _harmless(text)

@@ -49,7 +49,12 @@ def test_other_things_are_refused(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
     torch.save({"epoch": 3}, tmp_path / "b.pt")
     torch.save(torch.ones(3), tmp_path / "c.pt")
-    for name, said in (("garbage", "safetensors"), ("empty", "safetensors"), ("b.pt", "state dict"), ("c.pt", "state dict")):
+    for name, said in (
+        ("garbage", "safetensors"),
+        ("empty", "safetensors"),
+        ("b.pt", "state dict"),
+        ("c.pt", "state dict"),
+    ):
         with pytest.raises(ModelError, match=said):
             read_weights(tmp_path / name)
     with pytest.raises(ModelError, match="no such file"):
@@ -58,7 +63,9 @@ def test_other_things_are_refused(tmp_path):
 
 def test_weights_must_fit():
     net = nn.Linear(3, 2).train()
-    with pytest.raises(ModelError, match=r"x: .*missing: bias; not expected: other; weight is \(1,\) instead of \(2, 3\)"):
+    with pytest.raises(
+        ModelError, match=r"x: .*missing: bias; not expected: other; weight is \(1,\) instead of \(2, 3\)"
+    ):
         fill(net, {"weight": torch.ones(1), "other": torch.ones(1)}, "x")
     fill(net, {"weight": torch.ones(2, 3), "bias": torch.zeros(2)}, "x")
     assert not net.training

@@ -5,7 +5,6 @@ The split is fixed: the first 1 297 train, the last 500 test, in the original or
 """
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from sapper.data.checks import Arrays
 
@@ -13,6 +12,8 @@ TEST = 500
 
 
 def load(split: str, limit: int | None) -> Arrays:
+    from sklearn.datasets import load_digits  # takes a second: not for those who load another set
+
     x, y = load_digits(return_X_y=True)
     part = slice(None, -TEST) if split == "train" else slice(-TEST, None)
     images = np.asarray(x, np.float32).reshape(-1, 1, 8, 8)[part] / 16

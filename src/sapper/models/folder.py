@@ -3,6 +3,7 @@
 `model.toml` is written last: a folder that has one is complete.
 """
 
+import json
 import os
 import tomllib
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from sapper.models.model import Network, digest
 from sapper.models.weights import fill, read_safetensors
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "model.toml"
+METADATA = "sapper"
+"""The one key of the weights' metadata; of several, safetensors writes the order at random."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ def write_folder(
 ) -> None:
     """Args: `name` is the architecture's; `more` is added to `model.toml`."""
     description = Description(name, input_shape, classes, digest(module))
-    metadata = {"architecture": name, "input_shape": ",".join(map(str, input_shape)), "classes": str(len(classes))}
+    metadata = {METADATA: json.dumps({"architecture": name, "input_shape": input_shape, "classes": len(classes)})}
     state = {key: value.contiguous() for key, value in module.state_dict().items()}
     write_file(folder / WEIGHTS, save(state, metadata))
     write_file(folder / DESCRIPTION, tomli_w.dumps(description.table() | more).encode())

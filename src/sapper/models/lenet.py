@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sapper.errors import ModelError
 from sapper.models.architecture import Recipe
+from sapper.models.layout import channels_last
 
 RECIPE = Recipe(epochs=10, batch_size=100, learning_rate=0.05, momentum=0.9)
 """99.1 % on MNIST's test set; the paper's recipe (batch 500, rate 0.1, no momentum, up to 200 epochs) reaches 98.9 %."""
@@ -44,4 +45,4 @@ def _after(side: int, padding: int) -> int:
 def build(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     if len(input_shape) != 3 or min(input_shape[1:]) < 4:
         raise ModelError(f"lenet expects images (channels, height, width) of at least 4×4, got shape {input_shape}.")
-    return LeNet(*input_shape, classes)
+    return channels_last(LeNet(*input_shape, classes))

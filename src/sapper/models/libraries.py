@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from torch import nn
@@ -56,7 +55,7 @@ def from_torchvision(name: str, weights: Path | None) -> Network:
     return Network(_filled(module, weights), f"{name} of torchvision", shape, mean=mean, std=std)
 
 
-def _library(name: str) -> ModuleType:
+def _library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from sapper.errors import ModelError
 from sapper.models.architecture import Published
+from sapper.models.layout import channels_last
 
 PUBLISHED = Published(input_shape=(3, 224, 224), classes=1001, mean=(0.5,), std=(0.5,))
 
@@ -83,4 +84,4 @@ class MobileNetV2(nn.Module):
 def build(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     if len(input_shape) != 3:
         raise ModelError(f"mobilenet_v2 expects images (channels, height, width), got shape {input_shape}.")
-    return MobileNetV2(input_shape[0], classes)
+    return channels_last(MobileNetV2(input_shape[0], classes))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from sapper.errors import ModelError
 from sapper.models.architecture import Published
+from sapper.models.layout import channels_last
 
 # Means of R, G, B on 0..255; Caffe neither scales nor divides by a deviation.
 PUBLISHED = Published((3, 227, 227), 1000, mean=(123 / 255, 117 / 255, 104 / 255), std=(1 / 255,))
@@ -51,4 +52,4 @@ def _pool(x: Tensor) -> Tensor:
 def build(input_shape: tuple[int, ...], classes: int) -> nn.Module:
     if len(input_shape) != 3:
         raise ModelError(f"squeezenet expects images (channels, height, width), got shape {input_shape}.")
-    return SqueezeNet(input_shape[0], classes)
+    return channels_last(SqueezeNet(input_shape[0], classes))

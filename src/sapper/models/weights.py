@@ -57,8 +57,11 @@ def read_weights(path: Path) -> State:
 def is_pickle(path: Path) -> bool:
     """Whether the file is what `torch.save` or `pickle` writes: a bare pickle, or a zip with one and no TorchScript."""
     with path.open("rb") as file:
-        if file.read(1) == b"\x80":
-            return True
+        head = file.read(9)
+    if (
+        head[:1] == b"\x80" and head[8:] != b"{"
+    ):  # safetensors begin with a length, which may look like this, and a brace
+        return True
     names = entries(path)
     return any(name.endswith("data.pkl") for name in names) and not is_torchscript(names)
 

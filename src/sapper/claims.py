@@ -1,0 +1,72 @@
+"""What a study yields: a paper's claims as data, each beside what was measured; tables; figures. No torch.
+
+A claim is met, missed or not comparable; none is dropped.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Scale = Literal["smoke", "paper"]
+
+
+class Claim(msgspec.Struct, frozen=True, kw_only=True):
+    """What the paper says, and what was measured."""
+
+    what: str
+    where: str
+    """Table, figure or section."""
+    sure: Literal["stated", "second hand", "memory", "derived"]
+    """How sure we are that this is what the paper says."""
+    paper: float | None = None
+    """Its number; None where it only shows or says."""
+    within: tuple[float, float] | None = None
+    """The range that counts as met; None where nothing can be compared."""
+    measured: float | None = None
+    unit: str = ""
+    note: str = ""
+
+    @property
+    def verdict(self) -> str:
+        if self.within is None or self.measured is None:
+            return "not comparable"
+        low, high = self.within
+        return "met" if low <= self.measured <= high else "missed"
+
+
+class Table(msgspec.Struct, frozen=True, kw_only=True):
+    title: str
+    columns: list[str]
+    rows: list[list[str | float | int | None]]
+
+
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
+    """A picture in the study's folder `figures/`."""
+
+    file: str
+    caption: str
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One table or figure of the paper."""
+
+    title: str
+    text: str = ""
+    """What was done and seen, in Markdown paragraphs."""
+    claims: list[Claim] = []
+    tables: list[Table] = []
+    figures: list[Figure] = []
+    seconds: float = 0.0
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """study.json."""
+
+    name: str
+    title: str
+    scale: Scale
+    command: str
+    paper: str
+    versions: dict[str, str]
+    parts: list[Part]
+    version: int = 1

@@ -1,0 +1,64 @@
+"""Where a study works: its folder, scale, data and seed, and the public pieces it runs on."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from sapper import log
+from sapper.claims import Figure, Scale
+from sapper.data.dataset import Data
+from sapper.data.loading import load_data
+from sapper.models.loading import load_model
+from sapper.models.model import Model
+from sapper.models.training import train
+from sapper.run import audit
+from sapper.spec import Spec
+
+
+@dataclass(frozen=True)
+class Lab:
+    out: Path
+    scale: Scale
+    data: str
+    seed: int = 0
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    console: Console = field(default_factory=lambda: Console(stderr=True))
+
+    def size(self, *, paper: int, smoke: int) -> int:
+        """How many of something at this scale."""
+        return paper if self.scale == "paper" else smoke
+
+    def samples(self, split: str, limit: int | None = None) -> Data:
+        return load_data(self.data, split=split, limit=limit)
+
+    def model(self, architecture: str, split: str, epochs: int | None = None) -> Model:
+        """A trained network, from the study's own folder; trained there if need be."""
+        folder = train(
+            architecture, self.data, self.out / "models" / architecture, split=split, epochs=epochs, seed=self.seed,
+            console=self.console,
+        )  # fmt: skip
+        return load_model(str(folder))
+
+    def audit(
+        self, name: str, model: Model, split: str, *, limit: int | None, goal: str, threat: str, attack: str
+    ) -> Path:
+        """One attack as `sapper audit` runs it; what is done is not done again.
+
+        Returns:
+            The run folder.
+        """
+        data = self.samples(split, limit)
+        spec = Spec(
+            model=model.reference, data=self.data, split=split, limit=limit, goal=goal, threats=(threat,),
+            attacks=(attack,), seed=self.seed, model_digest=model.digest, data_digest=data.digest(),
+        )  # fmt: skip
+        run, _ = audit(spec, model, data, self.out / "runs" / name, self.device, self.console)
+        return run
+
+    def figure(self, file: str, content: bytes | str, caption: str) -> Figure:
+        """Writes a picture (PNG bytes or SVG text) into the study's folder."""
+        content = content.encode() if isinstance(content, str) else content
+        log.write_whole(self.out / "figures" / file, lambda part: part.write_bytes(content))
+        return Figure(file=file, caption=caption)

@@ -1,0 +1,219 @@
+"""What every attack of the catalogue promises, in every norm it declares. A new file in `attacks/` is tested by being there."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import sapper
+from sapper import catalogue
+from sapper.attack import stages
+from sapper.scheduler import Crafted
+from sapper.threat import NORMS, Threat
+from toys import BUDGETS, Watched, exact_of, identical, linear, network, predict, random_linear, samples
+
+EACH = pytest.mark.parametrize(
+    ("name", "norm"), [(name, norm) for name, kind in catalogue.attacks().items() for norm in catalogue.norms(kind)]
+)
+MODEL = network()
+X, Y = samples(MODEL, rows=30)
+
+
+def attacked(name: str, norm: str, model: nn.Module = MODEL, x: Tensor = X, y: Tensor = Y, **options) -> Crafted:
+    return sapper.craft(model, x, y, attack=name, **{"threat": BUDGETS[norm], **options})
+
+
+def size(change: Tensor, norm: str) -> Tensor:
+    change = change.flatten(1).double().abs()
+    return {"l0": (change > 0).sum(1), "l1": change.sum(1), "l2": change.square().sum(1).sqrt(), "linf": change.amax(1)}[norm]
+
+
+def budget(norm: str) -> float:
+    return float(BUDGETS[norm].partition(":")[2])
+
+
+@EACH
+def test_it_finds_some_and_what_it_reports_found_is_legal_and_adversarial(name: str, norm: str) -> None:
+    result = attacked(name, norm)
+    predictions = predict(MODEL, result.x_adv)
+    assert int(result.found.sum()) > 3  # every tenth sample is found before it starts
+    assert torch.equal(result.found, predictions != Y)
+    assert torch.equal(result.predictions, predictions)
+    assert (size(result.x_adv - X, norm) <= budget(norm) * (1 + 1e-5)).all()
+    assert ((result.x_adv >= 0) & (result.x_adv <= 1)).all()
+    torch.testing.assert_close(result.distance[result.found], size(result.x_adv - X, norm)[result.found].float())
+    assert result.distance[~result.found].isnan().all()
+
+
+@EACH
+def test_targets_are_reached_without_a_branch_in_the_attack(name: str, norm: str) -> None:
+    targets = (predict(MODEL, X) + 1) % 4
+    result = attacked(name, norm, targets=targets)
+    assert result.found.any()
+    assert torch.equal(result.found, predict(MODEL, result.x_adv) == targets)
+
+
+@EACH
+def test_the_same_seed_gives_the_same_bits_and_any_batch_size_the_same_answer(name: str, norm: str) -> None:
+    result = attacked(name, norm, batch_size=8)
+    assert identical(result, attacked(name, norm, batch_size=8))
+    for rows in (1, 7, 64):
+        other = attacked(name, norm, batch_size=rows)
+        assert torch.equal(other.found, result.found)
+        assert torch.equal(other.forwards, result.forwards)
+        torch.testing.assert_close(other.x_adv, result.x_adv, rtol=0, atol=1e-4)
+
+
+@EACH
+def test_nothing_is_drawn_from_or_left_in_a_global_state(name: str, norm: str) -> None:
+    torch.manual_seed(1)
+    state = torch.get_rng_state()
+    result = attacked(name, norm)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(2)
+    assert identical(result, attacked(name, norm))
+
+
+@EACH
+def test_the_model_and_the_samples_are_untouched(name: str, norm: str) -> None:
+    model = nn.Sequential(network(), nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
+    next(model.parameters()).requires_grad_(False)
+    before, flags = {k: v.clone() for k, v in model.state_dict().items()}, [w.requires_grad for w in model.parameters()]
+    x, y = X.clone(), Y.clone()
+    attacked(name, norm, model=model, x=x, y=y)
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert [w.requires_grad for w in model.parameters()] == flags
+    assert all(w.grad is None for w in model.parameters())
+    assert all(part.training for part in model.modules())
+    assert torch.equal(x, X)
+    assert torch.equal(y, Y)
+
+
+@EACH
+def test_counts_are_those_of_a_hook_on_the_model(name: str, norm: str) -> None:
+    watched = Watched(MODEL, X)
+    result = attacked(name, norm, model=watched)
+    assert int(watched.forwards.sum()) == int(result.forwards.sum()) + len(X) + 1  # the judge, the number of classes
+    assert int(watched.backwards.sum()) == int(result.backwards.sum())
+    assert (result.forwards >= 1).all()
+
+
+@EACH
+@pytest.mark.parametrize("queries", [1, 3])
+def test_the_query_budget_is_kept(name: str, norm: str, queries: int) -> None:
+    free, result = attacked(name, norm), attacked(name, norm, queries=queries)
+    assert (result.forwards <= queries).all()
+    assert torch.equal(result.found, free.found & (free.forwards <= queries))
+
+
+@EACH
+def test_no_more_steps_are_taken_than_its_limit(name: str, norm: str) -> None:
+    (attack,) = stages(catalogue.attack(name))
+    assert attacked(name, norm).steps.max() <= attack.limit(budget(norm))
+
+
+@EACH
+def test_what_is_already_misclassified_is_returned_as_it_is(name: str, norm: str) -> None:
+    result = attacked(name, norm)
+    already = predict(MODEL, X) != Y
+    assert already.any()
+    assert result.found[already].all()
+    assert torch.equal(result.x_adv[already], X[already])
+    assert not result.distance[already].any()
+
+
+@EACH
+def test_what_is_found_on_a_grid_lies_on_it(name: str, norm: str) -> None:
+    result = attacked(name, norm, quantize=8)
+    assert result.found.any()
+    loaded = (result.x_adv * 255).round().to(torch.uint8).float() / 255
+    assert torch.equal(loaded, result.x_adv)
+    assert torch.equal(result.found, predict(MODEL, loaded) != Y)
+    grid = (X * 255).round() / 255
+    assert (size(loaded - grid, norm) <= budget(norm) * (1 + 1e-5)).all()
+
+
+@EACH
+def test_other_units_give_the_same_answer(name: str, norm: str) -> None:
+    """Pixels from 0 to 255 with the budget in those units (in l0 it has none)."""
+    model = nn.Sequential(Divided(), MODEL)
+    attack = "jsma:theta=255" if name == "jsma" else name
+    threat = BUDGETS[norm] if norm == "l0" else f"{norm}:{budget(norm) * 255}"
+    result = attacked(attack, norm, model=model, x=X * 255, threat=threat, bounds=(0.0, 255.0))
+    expected = attacked(name, norm)
+    assert torch.equal(result.found, expected.found)
+    torch.testing.assert_close(result.x_adv / 255, expected.x_adv, rtol=0, atol=1e-3)
+
+
+class Divided(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x / 255
+
+
+@EACH
+def test_a_model_of_float64_is_attacked_in_float64(name: str, norm: str) -> None:
+    result = attacked(name, norm, model=network(dtype=torch.float64), x=X.double())
+    assert result.x_adv.dtype == torch.float64
+    assert (size(result.x_adv - X.double(), norm) <= budget(norm) * (1 + 1e-5)).all()
+
+
+@EACH
+def test_a_gradient_of_zero_does_no_harm(name: str, norm: str) -> None:
+    model = linear(torch.zeros(3, 12), torch.tensor([1.0, 0.0, 0.0]))
+    result = attacked(name, norm, model=model, y=torch.zeros(30, dtype=torch.int64))
+    assert not result.found.any()
+    assert not result.broken.any()
+    assert ((result.x_adv >= 0) & (result.x_adv <= 1)).all()
+
+
+@EACH
+@pytest.mark.parametrize("scale", [1e-25, 1e-9])
+def test_a_tiny_gradient_is_followed_like_a_large_one(name: str, norm: str, scale: float) -> None:
+    """With two classes the direction does not depend on how sure the model is."""
+    draws = torch.Generator().manual_seed(5)
+    weight = torch.randn(2, 12, generator=draws)
+    bias = -weight.sum(1) / 2
+    plain, tiny = linear(weight, bias), linear(weight * scale, bias * scale)
+    y = predict(plain, X)
+    result = attacked(name, norm, model=tiny, y=y)
+    assert result.found.any()
+    assert torch.equal(result.found, attacked(name, norm, model=plain, y=y).found)
+
+
+@EACH
+@pytest.mark.parametrize("seed", range(4))
+def test_on_a_linear_model_it_is_never_closer_than_the_exact_distance(name: str, norm: str, seed: int) -> None:
+    model = random_linear(seed=seed)
+    x = X.flatten(1)
+    y = predict(model, x)
+    exact = exact_of(model).distance(x, y, Threat.parse(BUDGETS[norm]))
+    assert (exact > 0).all()
+    threat = "l0:9" if norm == "l0" else f"{norm}:{3 * float(exact.median())}"
+    result = attacked(name, norm, model=model, x=x, y=y, threat=threat)
+    assert result.found.any()
+    assert (result.distance[result.found] >= exact[result.found] * (1 - 1e-4)).all()
+
+
+@EACH
+def test_on_a_linear_model_a_generous_budget_always_suffices(name: str, norm: str) -> None:
+    """Two classes whose border no box cuts off; the budget is four times the exact distance of the farthest sample."""
+    draws = torch.Generator().manual_seed(7)
+    weight = torch.rand(1, 12, generator=draws) + 0.1
+    model = linear(torch.cat([-weight, weight]), torch.cat([weight.sum(), -weight.sum()], 0).reshape(2) * 1.2)
+    y = predict(model, X)
+    assert not y.any()
+    exact = exact_of(model).distance(X, y, Threat(p=NORMS[norm], eps=None, lower=0.0, upper=20.0))
+    most = math.ceil(float(exact.max())) * 4 if norm == "l0" else 4 * float(exact.max())
+    attack = "jsma:theta=20" if name == "jsma" else name
+    assert attacked(attack, norm, y=y, model=model, threat=f"{norm}:{most}", bounds=(0.0, 20.0)).found.all()
+
+
+@EACH
+def test_its_name_with_options_can_be_read_and_each_option_has_help(name: str, norm: str) -> None:
+    attack = catalogue.attack(name)
+    assert catalogue.attack(str(attack)) == attack
+    assert all(option.help for option in catalogue.options(type(attack)))
+    assert norm in catalogue.norms(type(attack))
+    assert catalogue.description(type(attack))
+    assert type(attack).paper.bibtex()
