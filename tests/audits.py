@@ -15,7 +15,7 @@ import safetensors.numpy
 from polars.testing import assert_frame_equal
 
 from sapper import cli
-from sapper.training import train
+from sapper.models.training import train
 
 SAPPER = str(Path(sys.executable).with_name("sapper"))
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}

@@ -134,7 +134,7 @@ def test_a_model_that_changed_is_another_run(model: Path, tmp_path: Path) -> Non
     for name in ("model.toml", "weights.safetensors"):
         (tmp_path / "m" / name).write_bytes((model / name).read_bytes())
     audit(tmp_path / "m", *SMALL, "--out", tmp_path / "run")
-    from sapper.training import train
+    from sapper.models.training import train
 
     for name in ("model.toml", "weights.safetensors"):
         other = train("mlp", "digits", tmp_path / "other", epochs=1, learning_rate=0.1)

@@ -68,7 +68,7 @@ def audit(
         mean: What to subtract from each channel before the network.
         std: What to divide each channel by.
         resize: Height and width to resize to before the network.
-        split: Part of the data: test or train.
+        split: Part of the data: test, train, or a range like train[50000:].
         bounds: Legal range of the inputs, in whose units the budgets are.
         quantize: Bits a feature: success is judged after rounding to this grid (8 for pictures).
         queries: Most questions an attack may ask about a sample.
@@ -94,6 +94,7 @@ def train(
     *,
     data: str,
     out: Path,
+    split: str = "train",
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -106,16 +107,17 @@ def train(
         model: lenet, softmax, mlp, or another module of sapper.models.
         data: As for audit.
         out: The model folder to write.
+        split: What to learn from: train, or a range of it like train[:50000].
         epochs: Passes over the data; this and the next three by default as the architecture's recipe says.
         batch_size: Samples a step.
         learning_rate: Of the first step; it falls linearly to 0.
         momentum: Share of the last step that is kept.
         seed: Of weights and order.
     """
-    from sapper.training import train
+    from sapper.models.training import train
 
     folder = train(
-        model, data, out, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
+        model, data, out, split=split, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
         seed=seed, console=err,
     )  # fmt: skip
     globals()["out"].print(f"{folder}", markup=False, highlight=False, soft_wrap=True)

@@ -182,17 +182,19 @@ def test_a_tiny_gradient_is_followed_like_a_large_one(name: str, norm: str, scal
 
 
 @EACH
-@pytest.mark.parametrize("seed", range(4))
-def test_on_a_linear_model_it_is_never_closer_than_the_exact_distance(name: str, norm: str, seed: int) -> None:
-    model = random_linear(seed=seed)
-    x = X.flatten(1)
-    y = predict(model, x)
-    exact = exact_of(model).distance(x, y, Threat.parse(BUDGETS[norm]))
-    assert (exact > 0).all()
-    threat = "l0:9" if norm == "l0" else f"{norm}:{3 * float(exact.median())}"
-    result = attacked(name, norm, model=model, x=x, y=y, threat=threat)
-    assert result.found.any()
-    assert (result.distance[result.found] >= exact[result.found] * (1 - 1e-4)).all()
+def test_on_a_linear_model_it_is_never_closer_than_the_exact_distance(name: str, norm: str) -> None:
+    found = 0
+    for seed in range(6):
+        model = random_linear(seed=seed)
+        x = X.flatten(1)
+        y = predict(model, x)
+        exact = exact_of(model).distance(x, y, Threat.parse(BUDGETS[norm]))
+        assert (exact > 0).all()
+        threat = "l0:9" if norm == "l0" else f"{norm}:{3 * float(exact.median())}"
+        result = attacked(name, norm, model=model, x=x, y=y, threat=threat)
+        assert (result.distance[result.found] >= exact[result.found] * (1 - 1e-4)).all()
+        found += int(result.found.sum())
+    assert found > 30
 
 
 @EACH
@@ -200,7 +202,7 @@ def test_on_a_linear_model_a_generous_budget_always_suffices(name: str, norm: st
     """Two classes whose border no box cuts off; the budget is four times the exact distance of the farthest sample."""
     draws = torch.Generator().manual_seed(7)
     weight = torch.rand(1, 12, generator=draws) + 0.1
-    model = linear(torch.cat([-weight, weight]), torch.cat([weight.sum(), -weight.sum()], 0).reshape(2) * 1.2)
+    model = linear(torch.cat([-weight, weight]), torch.tensor([1.2, -1.2]) * weight.sum())
     y = predict(model, X)
     assert not y.any()
     exact = exact_of(model).distance(X, y, Threat(p=NORMS[norm], eps=None, lower=0.0, upper=20.0))

@@ -14,7 +14,7 @@ from sapper.models import loading
 from sapper.models.architecture import architecture
 from sapper.models.folder import write_folder
 from sapper.models.loading import load_model
-from sapper.training import accuracy, train
+from sapper.models.training import accuracy, train
 
 provided = pytest.mark.skipif("SAPPER_DATA" not in os.environ, reason="SAPPER_DATA is not set")
 

@@ -4,7 +4,9 @@ A named set is a module of this folder with `load(split, limit) -> Arrays`; ther
 """
 
 import pkgutil
+import re
 import zipfile
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -38,15 +40,36 @@ def load_data(
     Args:
         reference: `digits`, `mnist`, `cifar10`; or a path: an .npz file, a folder of images with one subfolder a
             class, a Parquet file or a folder of them in the Hugging Face layout.
-        split: "train" or "test". Files that do not divide themselves are taken whole for either.
+        split: "train" or "test", or a range of one: "train[:50000]", "train[50000:]". Files that do not divide themselves
+            are taken whole for either.
         limit: Keep the first so many samples.
         bounds: The legal range of every feature. Images of bytes are scaled to it; floats must lie in it.
         resize: Height and width for images of a folder or of Parquet.
     """
-    if split not in SPLITS:
-        raise unknown("split", split, SPLITS)
+    split, start, stop = _range(split)
     if limit is not None and limit < 1:
         raise UsageError(f"expected a limit of at least 1 sample, got {limit}.")
+    stop = min((end for end in (stop, None if limit is None else start + limit) if end is not None), default=None)
+    whole = _load(reference, split, stop, bounds, resize)
+    if start >= len(whole):
+        raise DataError(f"{reference} has {len(whole)} samples in its {split} split, none from {start} on.")
+    return replace(whole, x=whole.x[start:], y=whole.y[start:])
+
+
+def _range(split: str) -> tuple[str, int, int | None]:
+    """Reads `train`, `train[:50000]`, `train[50000:60000]`."""
+    found = re.fullmatch(r"(\w+)(?:\[(\d*):(\d*)\])?", split)
+    if not found or found[1] not in SPLITS:
+        raise unknown("split", split, SPLITS)
+    start, stop = int(found[2] or 0), int(found[3]) if found[3] else None
+    if stop is not None and stop <= start:
+        raise UsageError(f"expected a range with its end above its start, got '{split}'.")
+    return found[1], start, stop
+
+
+def _load(
+    reference: str, split: str, limit: int | None, bounds: tuple[float, float], resize: tuple[int, int] | None
+) -> Data:
     path = Path(reference).expanduser()
     if resize is not None and not (path.is_dir() or path.suffix == ".parquet"):
         raise UsageError(f"only images of a folder or of Parquet can be resized, {reference} is neither.")

@@ -16,8 +16,8 @@ from sapper.models.folder import DESCRIPTION, METADATA, read_folder
 from sapper.models.libraries import from_factory, from_timm, from_torchvision
 from sapper.models.model import Model, Network, digest, preprocessed
 from sapper.models.programs import load_exported, load_torchscript
+from sapper.models.training import train
 from sapper.models.weights import REFUSED, State, entries, fill, is_pickle, is_torchscript, read_safetensors
-from sapper.training import train
 
 BUILT_IN = "lenet-digits"
 BUILT_IN_RECIPE = Recipe(epochs=20, batch_size=50, learning_rate=0.1)

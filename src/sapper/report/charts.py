@@ -105,18 +105,26 @@ def _curve(trial: Trial, end: float) -> Iterable[dict[str, Any]]:
     return [{"attack": trial.result.attack, "distance": d, "left": share} for d, share in points]
 
 
+def standalone(chart: alt.TopLevelMixin) -> str:
+    """A picture for a file of its own: of fixed size, on white, as the page that shows it may be dark."""
+    return _drawn(chart, "#fff", 12)
+
+
 def _svg(chart: alt.TopLevelMixin, label: str) -> Markup:
+    return Markup(_fluid(_drawn(chart, "transparent", 5), label))
+
+
+def _drawn(chart: alt.TopLevelMixin, background: str, padding: int) -> str:
     alt_chart: Any = chart
     spec = (
-        alt_chart.configure(background="transparent", font="system-ui, sans-serif")
+        alt_chart.configure(background=background, font="system-ui, sans-serif", padding=padding)
         .configure_view(stroke=None)
         .configure_axis(gridColor=RULE, labelColor=SOFT, titleColor=SOFT, titleFontWeight="normal", labelFontSize=12)
         .configure_axisY(labelColor=INK, titlePadding=8)
         .configure_legend(labelColor=INK)
         .to_dict(validate=False)
     )
-    text = vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
-    return Markup(_fluid(text, label))
+    return vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
 
 
 def _fluid(svg: str, label: str) -> str:

@@ -12,19 +12,24 @@ NEGATIVE, ZERO, POSITIVE = (5, 90, 160), (247, 247, 245), (196, 82, 8)  # blue a
 
 def photograph(x: np.ndarray, bounds: tuple[float, float], limit: int) -> str:
     """A grey (H, W) or (1, H, W) or a colour (3, H, W) input as a data URI, black at the lower bound."""
+    image = picture(x, bounds)
+    image.thumbnail((limit, limit), Image.Resampling.BOX)
+    return _uri(image)
+
+
+def picture(x: np.ndarray, bounds: tuple[float, float]) -> Image.Image:
+    """The same at its own size, as an image."""
     lower, upper = bounds
     scaled = np.nan_to_num((_channels_last(x) - lower) / max(upper - lower, 1e-12))
     levels = np.round(scaled.clip(0, 1) * 255).astype(np.uint8)
-    image = Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
-    image.thumbnail((limit, limit), Image.Resampling.BOX)
-    return _uri(image)
+    return Image.fromarray(levels[..., 0] if levels.shape[-1] == 1 else levels)
 
 
 def change_map(change: np.ndarray, scale: float, limit: int) -> str:
     """A change on a diverging scale around zero; of colours, the one that changes most."""
     values = _channels_last(change)
     strongest = np.abs(values).argmax(-1, keepdims=True)
-    flat = _pool(np.take_along_axis(values, strongest, -1)[..., 0], limit)
+    flat = pool(np.take_along_axis(values, strongest, -1)[..., 0], limit)
     levels = np.round(flat / max(scale, 1e-12) * 127).clip(-127, 127) + 128
     image = Image.fromarray(levels.astype(np.uint8))
     image.putpalette(_palette())
@@ -43,7 +48,7 @@ def _channels_last(x: np.ndarray) -> np.ndarray:
     return values[..., None] if values.ndim == 2 else np.moveaxis(values, 0, -1)
 
 
-def _pool(values: np.ndarray, limit: int) -> np.ndarray:
+def pool(values: np.ndarray, limit: int) -> np.ndarray:
     """Reduced by keeping the largest change of each block: averaging would hide a single changed pixel."""
     factor = -(-max(values.shape) // limit)
     if factor <= 1:
@@ -54,15 +59,24 @@ def _pool(values: np.ndarray, limit: int) -> np.ndarray:
     return np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)[..., 0]
 
 
+def diverging(shares: np.ndarray) -> np.ndarray:
+    """Colours (…, 3) for shares from -1 to 1. Mixed with a root, so that small changes can be seen."""
+    shares = np.asarray(shares)[..., None]
+    end = np.where(shares < 0, NEGATIVE, POSITIVE)
+    mixed = np.asarray(ZERO) + (end - np.asarray(ZERO)) * np.abs(shares) ** 0.7
+    return np.round(mixed).clip(0, 255).astype(int)
+
+
 def _palette() -> list[int]:
-    """Index 128 is zero. Mixed with a root, so that small changes can be seen."""
-    steps = np.abs(np.arange(256) - 128)[:, None] / 127
-    end = np.where(np.arange(256)[:, None] < 128, NEGATIVE, POSITIVE)
-    mixed = np.asarray(ZERO) + (end - np.asarray(ZERO)) * steps**0.7
-    return np.round(mixed).clip(0, 255).astype(int).ravel().tolist()
+    """Index 128 is zero."""
+    return diverging((np.arange(256) - 128) / 127).ravel().tolist()
+
+
+def png(image: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return buffer.getvalue()
 
 
 def _uri(image: Image.Image) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return f"data:image/png;base64,{base64.b64encode(png(image)).decode()}"

@@ -14,10 +14,10 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sapper import training
+from sapper.models import training
 from sapper.errors import RunError, UsageError
 from sapper.models.loading import load_model
-from sapper.training import train
+from sapper.models.training import train
 
 
 def short(out: Path, **options) -> Path:
@@ -86,7 +86,7 @@ def test_a_folder_of_another_recipe_is_left_alone(tmp_path):
 CHILD = """
 import sys
 from pathlib import Path
-from sapper.training import train
+from sapper.models.training import train
 for folder in sys.argv[1:]:
     train("lenet", "digits", Path(folder), epochs=8)
 """

@@ -39,6 +39,7 @@ class Plan:
 
     architecture: str
     data: str
+    split: str
     epochs: int
     batch_size: int
     learning_rate: float
@@ -51,6 +52,7 @@ def train(
     data: str,
     out: Path,
     *,
+    split: str = "train",
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
@@ -65,7 +67,8 @@ def train(
 
     Args:
         model: An architecture, such as "lenet".
-        data: What `load_data` takes; its train split is learned, its test split measured.
+        data: What `load_data` takes; its test split is measured.
+        split: What is learned, "train" or a range of it.
         out: The folder to make.
         epochs: How often the samples are gone through; this and the next three are the architecture's recipe if None.
         batch_size: Samples a step.
@@ -78,7 +81,7 @@ def train(
         RunError: `out` holds a model of another plan or cannot be written, or the loss became infinite.
     """
     chosen = architecture(model)
-    samples, test = load_data(data, split="train"), load_data(data, split="test")
+    samples, test = load_data(data, split=split), load_data(data, split="test")
     usual = chosen.recipe
     size = usual.batch_size if batch_size is None else batch_size
     rate = usual.learning_rate if learning_rate is None else learning_rate
@@ -86,6 +89,7 @@ def train(
     plan = Plan(
         architecture=model,
         data=data,
+        split=split,
         epochs=usual_epochs if epochs is None else epochs,
         batch_size=size,
         learning_rate=rate,
