@@ -31,6 +31,8 @@ class Ledger:
         self.last = case.x.clone()
         """The last candidate."""
         self.steps = torch.zeros_like(self.forwards)
+        """Steps behind the closest success, or all that were taken where there is none."""
+        self._taken = torch.zeros_like(self.forwards)
         self.seconds = torch.zeros(rows, dtype=torch.float64, device=device)
         """Each case's share of the time of its batches."""
 
@@ -63,6 +65,14 @@ class Ledger:
         self.found[rows] = True
         self.distance[rows] = distance[better]
         self.x_adv[rows] = x_adv[better]
+        self.steps[rows] = self._taken[rows] + case.age[better]
+
+    def leave(self, case: Case, candidate: Batch) -> None:
+        """Notes that these cases' attack has ended, and with what."""
+        rows = case.index
+        self.last[rows] = candidate
+        self._taken[rows] += case.age
+        self.steps[rows] = torch.where(self.found[rows], self.steps[rows], self._taken[rows])
 
 
 class Door:

@@ -50,7 +50,7 @@ CASE = {
     "l1": pl.Float64,
     "l2": pl.Float64,
     "linf": pl.Float64,
-    "steps": pl.Int64,
+    "steps": pl.Int64,  # of the attack behind the stored input
     "forwards": pl.Int64,
     "backwards": pl.Int64,
     "clean_confidence": pl.Float64,

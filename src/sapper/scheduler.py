@@ -44,6 +44,7 @@ class Crafted:
     distance: Scalars
     """Of x_adv, in the threat's norm; nan where nothing was found."""
     steps: Counts
+    """Steps behind x_adv."""
     forwards: Counts
     """Questions the attack asked about this case; the judge's own are not counted."""
     backwards: Counts
@@ -185,13 +186,12 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
         if bool(leaving.any()):
             gone, candidate = take(active, leaving), state.x_adv[leaving]
             _look_at_last(gone, candidate, ledger)
-            ledger.last[gone.index] = candidate
+            ledger.leave(gone, candidate)
             done += len(gone.index)
             active, state = take(active, ~leaving), take(state, ~leaving)
         else:
             state = attack.step(active, ledger.door(active), state)
             active = replace(active, age=active.age + 1)
-            ledger.steps[here] += 1
         ledger.seconds[here] += (time.perf_counter() - begin) / len(here)
         if progress:
             progress(len(ledger.found) - total + done, int(ledger.found.sum()))
