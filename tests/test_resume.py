@@ -3,16 +3,19 @@
 import os
 import random
 import resource
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from audits import ask, assert_same_run, audit, files, process, shards, trained
 from sapper import log
+from sapper.models.training import train
 
 SMALL = ("--limit", "12", "--attack", "fgsm", "--threat", "linf:0.1")
 # 2 160 cases are two shards for each attack; the budgets are so small that the attacks take all their steps
@@ -28,7 +31,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained(tmp_path_factory)
 
 
-def stop(running: subprocess.Popen[str], when: Callable[[], bool], later: float, how: signal.Signals) -> tuple[str, str]:
+def stop(
+    running: subprocess.Popen[str], when: Callable[[], bool], later: float, how: signal.Signals
+) -> tuple[str, str]:
     end = time.monotonic() + 60
     while not when():
         assert running.poll() is None, running.stderr and running.stderr.read()
@@ -84,32 +89,26 @@ def small(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def test_stopped_before_each_file_it_writes_a_run_ends_the_same(
+def test_stopped_before_any_of_the_files_it_writes_a_run_ends_the_same(
     model: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, genuine = tmp_path / "run", log.write_whole
-    order = []
-    for _ in range(8):  # each time one file more; the eighth is the summary, which is written anew each time
-        room = iter([True])
+    genuine, count = log.write_whole, len(files(small))
+    assert count == 9
+    for stop_at in range(count):
+        run, left = tmp_path / str(stop_at), iter(range(stop_at))
 
-        def write_one(path: Path, write: Callable[[Path], object], room: Iterator[bool] = room) -> None:
-            if not next(room, False):
+        def write_some(path: Path, write: Callable[[Path], object], left: Iterator[int] = left) -> None:
+            if next(left, None) is None:
                 raise KeyboardInterrupt
-            order.append(str(path.relative_to(run)))
             genuine(path, write)
 
-        monkeypatch.setattr(log, "write_whole", write_one)
-        assert ask("audit", model, *SMALL, "--out", run).code == 130
-    monkeypatch.undo()
-    shard = "shards/fgsm.linf-0.1/00000"
-    assert order == [
-        "spec.toml", "environment.json", "samples.parquet", "samples.parquet", "samples.safetensors",
-    ][:0] + order  # fmt: skip
-    assert order[:2] == ["spec.toml", "environment.json"]
-    assert shard  # replaced below
-    audit(model, *SMALL, "--out", run)
-    assert_same_run(run, small)
-    assert files(run) == files(small)
+        with monkeypatch.context() as patch:
+            patch.setattr(log, "write_whole", write_some)
+            assert ask("audit", model, *SMALL, "--out", run).code == 130
+        assert len(files(run)) == stop_at
+        audit(model, *SMALL, "--out", run)
+        assert files(run) == files(small)
+        assert_same_run(run, small)
 
 
 def test_tensors_without_their_table_are_computed_again(model: Path, small: Path, tmp_path: Path) -> None:
@@ -129,45 +128,50 @@ def test_a_finished_run_is_not_run_again(model: Path, small: Path) -> None:
     assert written(small) == before
 
 
-def test_a_model_that_changed_is_another_run(model: Path, tmp_path: Path) -> None:
-    (tmp_path / "m").mkdir()
-    for name in ("model.toml", "weights.safetensors"):
-        (tmp_path / "m" / name).write_bytes((model / name).read_bytes())
-    audit(tmp_path / "m", *SMALL, "--out", tmp_path / "run")
-    from sapper.models.training import train
-
-    for name in ("model.toml", "weights.safetensors"):
-        other = train("mlp", "digits", tmp_path / "other", epochs=1, learning_rate=0.1)
-        (tmp_path / "m" / name).write_bytes((other / name).read_bytes())
+def test_a_model_that_changed_under_its_name_is_another_run(model: Path, tmp_path: Path) -> None:
+    other, here = train("mlp", "digits", tmp_path / "other", epochs=1, learning_rate=0.1), tmp_path / "here"
+    shutil.copytree(model, here)
+    audit(here, *SMALL, "--out", tmp_path / "run")
+    shutil.copytree(other, here, dirs_exist_ok=True)
     before = files(tmp_path / "run")
-    answer = ask("audit", tmp_path / "m", *SMALL, "--out", tmp_path / "run")
+    answer = ask("audit", here, *SMALL, "--out", tmp_path / "run")
     assert answer.code == 2
-    assert "model_digest" in answer.err
+    assert "holds a run of another spec" in answer.err
+    assert "model_digest: " in answer.err
     assert files(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("most", [100, 1000, 2000, 3500, 20_000])
-def test_a_disk_that_fills_stops_the_run_which_then_goes_on(
-    most: int, model: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@contextmanager
+def no_file_beyond(size: int) -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("size", "name"),
+    [
+        (100, "spec.toml"),
+        (1000, "environment.json"),
+        (1700, "samples.parquet"),
+        (3000, "samples.safetensors"),
+        (4000, "shards/fgsm.linf-0.1/00000.parquet"),
+        (20_000, "report.html"),
+    ],
+)
+def test_a_file_that_finds_no_room_is_named_and_the_run_goes_on(
+    size: int, name: str, model: Path, small: Path, tmp_path: Path
 ) -> None:
-    """No file may grow beyond so many bytes; each limit stops at another file."""
     run = tmp_path / "run"
-    if most == 20_000:  # a real process once
-        limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # noqa: E731
-        running = process("audit", model, *SMALL, "--out", run, preexec_fn=limit)
-        err = running.communicate(timeout=60)[1]
-        code = running.returncode
-    else:
-        before = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (most, before[1]))
-        try:
-            code, err = (answer := ask("audit", model, *SMALL, "--out", run)).code, answer.err
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert code == 2
-    assert err.splitlines()[-1].startswith(f"error: cannot write {run}")
-    assert "File too large" in err
-    assert "Make room" in err
+    with no_file_beyond(size):
+        answer = ask("audit", model, *SMALL, "--out", run)
+    assert answer.code == 2
+    last = answer.err.splitlines()[-1]
+    assert last.startswith(f"error: cannot write {run / name}: File too large. Make room")
+    assert name not in files(run)
     assert not list(run.rglob("*.part"))
     audit(model, *SMALL, "--out", run)
     assert_same_run(run, small)
@@ -182,9 +186,11 @@ def test_a_full_disk_says_so_and_with_room_the_run_goes_on(model: Path, small: P
         pytest.skip("mounting is not allowed here")
     try:
         (disk / "ballast").write_bytes(bytes(32 << 10))
-        answer = ask("audit", model, *SMALL, "--out", disk / "run")
-        assert answer.code == 2
-        assert "No space left on device. Make room" in answer.err
+        running = process("audit", model, *SMALL, "--out", disk / "run")
+        err = running.communicate(timeout=60)[1]
+        assert running.returncode == 2
+        assert "No space left on device. Make room" in err.splitlines()[-1]
+        assert "Traceback" not in err
         assert not list(disk.rglob("*.part"))
         subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
         audit(model, *SMALL, "--out", disk / "run")

@@ -90,7 +90,9 @@ def test_nothing_is_infinite_or_nan(run: Path) -> None:
     for name in ("summary.json", "environment.json", "preflight.json"):
         assert finite(json.loads((run / name).read_text()))
     for table in [log.read_samples(run), rows(run)]:
-        assert table.select(pl.col(pl.Float64).is_infinite() | pl.col(pl.Float64).is_nan()).sum().sum_horizontal()[0] == 0
+        assert (
+            table.select(pl.col(pl.Float64).is_infinite() | pl.col(pl.Float64).is_nan()).sum().sum_horizontal()[0] == 0
+        )
     assert np.isfinite(adversarial(run)).all()
 
 
@@ -146,7 +148,8 @@ def test_the_command_carries_every_option(model: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "own data.npz", x=np.random.default_rng(0).uniform(-1, 1, (12, 1, 6, 6)), y=np.arange(12) % 10)
     options = ["--data", str(tmp_path / "own data.npz"), "--bounds", "-1", "1", "--mean", "-0.5", "--std", "0.7",
                "--resize", "8", "8", "--split", "train", "--limit", "9", "--goal", "targeted:random", "--seed", "4",
-               "--quantize", "6", "--queries", "7", "--batch-size", "5", "--attack", "jsma:theta=-1", "--threat", "l0:4"]  # fmt: skip
+               "--quantize", "6", "--queries", "7", "--batch-size", "5", "--attack", "jsma:theta=-1",
+               "--threat", "l0:4"]  # fmt: skip
     audit(model, *options, "--out", tmp_path / "a")
     words = shlex.split(json.loads((tmp_path / "a" / "environment.json").read_text())["command"])
     audit(*words[2:], "--out", tmp_path / "b")
@@ -233,8 +236,8 @@ def test_attacks_that_need_a_budget_keep_out_of_a_search_for_the_smallest_change
 
 
 def test_without_attacks_and_threats_the_standard_suite_runs(model: Path, tmp_path: Path) -> None:
-    run = quick(model, tmp_path / "run", "--limit", "3")
-    results = log.read_summary(run).results
+    audit(model, "--limit", "3", "--out", tmp_path)
+    results = log.read_summary(tmp_path).results
     assert {r.threat for r in results} == {"linf:0.1", "l2:1", "l0:14.5%"}
     assert {r.attack for r in results if r.threat == "l0:14.5%"} >= {"jsma", "pgd"}
 
@@ -295,9 +298,7 @@ def test_cases_that_cannot_be_run_are_rows_with_their_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("odd_models.py").write_text(MODULE)
-    answer = audit(
-        f"odd_models:{factory}", "--limit", "25", "--attack", "fgsm", "--threat", "linf:0.1", "--out", "run"
-    )
+    answer = audit(f"odd_models:{factory}", "--limit", "25", "--attack", "fgsm", "--threat", "linf:0.1", "--out", "run")
     cases = rows(Path("run"))
     assert len(cases) == 25
     failed = cases.filter(pl.col("error").is_not_null())

@@ -45,8 +45,8 @@ def attacks() -> dict[str, type[Attack]]:
 
 
 def names_in(package: ModuleType) -> list[str]:
-    """The modules of a folder of methods."""
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    """The modules of a folder of methods; a leading underscore says that a module is no method."""
+    return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
 def attack(text: str) -> Attack | Cascade:

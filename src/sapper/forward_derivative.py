@@ -33,7 +33,7 @@ def forward_derivative(network: nn.Sequential, x: Batch) -> Jacobian:
             else:
                 slope, values = _slope(layer, values)
                 derivative = slope[:, :, None] * derivative
-    return derivative
+    return derivative.detach()
 
 
 def _slope(activation: nn.Module, values: Tensor) -> tuple[Tensor, Tensor]:

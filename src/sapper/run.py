@@ -17,6 +17,7 @@ from pathlib import Path
 import polars as pl
 import torch
 from rich.console import Console
+from torch import Tensor
 
 from sapper import catalogue, log, noise
 from sapper.attack import Attack, Cascade, check_fits, stages
@@ -238,7 +239,7 @@ def _run_job(
 def _run_shard(
     job: Job, oracle: TorchOracle, x: Batch, part: Cases, before: Preflight, spec: Spec, size: int,
     progress: CaseProgress,
-) -> tuple[pl.DataFrame, Batch]:  # fmt: skip
+) -> tuple[pl.DataFrame, Tensor]:  # fmt: skip
     clean = x[part.sample]
     try:
         crafted = craft_cases(

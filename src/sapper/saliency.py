@@ -8,7 +8,7 @@ paper's Algorithm 3 looks for the pair p != q in the domain with a_p + a_q > 0, 
 import torch
 from torch import Tensor
 
-from sapper.tensors import Flags, Flat, Mask
+from sapper.tensors import Flags, Flat, Mask, Scalars
 
 _PAIRS_AT_ONCE = 1 << 24
 
@@ -83,3 +83,15 @@ def _best_pair(a: Flat, b: Flat) -> tuple[Tensor, Tensor, Mask]:
         found = torch.stack([begin + place // width, place % width], 1)
         pair = torch.where(better[:, None], found, pair)
     return pair[:, 0], pair[:, 1], best >= 0
+
+
+def share_of_pairs(a: Flat, b: Flat) -> Scalars:
+    """Which share of all pairs is admissible: a_p + a_q > 0 and b_p + b_q > 0. Quadratic in the features."""
+    rows, width = a.shape
+    block = max(1, _PAIRS_AT_ONCE // (rows * width))
+    count = torch.zeros(rows, dtype=torch.int64, device=a.device)
+    for part in torch.arange(width, device=a.device).split(block):
+        fits = (a[:, part, None] > -a[:, None, :]) & (b[:, part, None] > -b[:, None, :])
+        count += fits.sum((1, 2))
+    alone = ((a > 0) & (b > 0)).sum(1)  # a feature with itself is no pair
+    return (count - alone).to(a.dtype) / (width * (width - 1))

@@ -1,6 +1,7 @@
 """Static charts as SVG. Colours are of Okabe and Ito's set, and every mark also differs in shape or dash."""
 
 import re
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -108,6 +109,15 @@ def _curve(trial: Trial, end: float) -> Iterable[dict[str, Any]]:
 def standalone(chart: alt.TopLevelMixin) -> str:
     """A picture for a file of its own: of fixed size, on white, as the page that shows it may be dark."""
     return _drawn(chart, "#fff", 12)
+
+
+def heading(title: str, width: float, below: str = "") -> alt.Title:
+    """In lines that fit the width, as SVG breaks none; with room to spare, as fonts differ."""
+    lines, under = textwrap.wrap(title, max(16, int(width / 9))), textwrap.wrap(below, max(16, int(width / 7.4)))
+    return alt.Title(
+        lines, anchor="start", frame="bounds", fontSize=14, color=INK, offset=12,
+        subtitle=under or alt.Undefined, subtitleFontSize=12, subtitleColor=SOFT, subtitlePadding=5,
+    )  # fmt: skip
 
 
 def _svg(chart: alt.TopLevelMixin, label: str) -> Markup:

@@ -11,16 +11,17 @@ from typing import Any
 import altair as alt
 import numpy as np
 
-from sapper.report.charts import BLUE, DASHES, INK, LINES, RULE, SOFT, standalone
+from sapper.report import pictures
+from sapper.report.charts import BLUE, DASHES, INK, LINES, RULE, SOFT, heading, standalone
 from sapper.report.picture_grid import image_grid
 from sapper.report.surfaces import Mark, saliency, surface
 
 __all__ = ["Mark", "image_grid", "lines", "matrix", "saliency", "scatter", "surface"]
 
-LIGHT, DARK = (244, 246, 248), (8, 64, 122)
 SHAPES = ("circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "triangle-right")
 POINTS = 600  # of a line: more than the pixels it is drawn on
-LETTER = 6.6  # width of one at 12 px, about
+LETTER = 7.2  # width of one at 12 px in a wide font
+TITLE = 12.5  # size of the axes' titles
 
 Range = tuple[float, float]
 
@@ -63,14 +64,13 @@ def matrix(
     width = max(34.0, LETTER * max((len(cell["text"]) for cell in cells + edges), default=0) + 12)
     text = alt.Chart(alt.InlineData(values=cells + edges)).mark_text(fontSize=12, aria=False)
     squares = alt.Chart(alt.InlineData(values=cells)).mark_rect(aria=False)
-    across = _names([*columns, "mean"] if means else columns, alt.X, column_title).axis(
-        orient="top", labelAngle=-40 if LETTER * max(map(len, columns), default=0) > width else 0
+    turned = LETTER * max(map(len, columns), default=0) > width
+    chart = alt.layer(squares.encode(color=_own("fill")), text.encode(text="text:N", color=_own("ink"))).encode(
+        x=_names(alt.X, [*columns, "mean"] if means else columns, column_title, -40 if turned else 0),
+        y=_names(alt.Y, [*rows, "mean"] if means else rows, row_title, 0),
     )
-    chart = alt.layer(
-        squares.encode(color=alt.Color("fill:N").scale(None)), text.encode(text="text:N", color=_own("ink"))
-    ).encode(x=across, y=_names([*rows, "mean"] if means else rows, alt.Y, row_title))
-    span = f"lightest {_text(low, digits)}, darkest {_text(high, digits)}"
-    head = _title(title + (f", {unit}" if unit else ""), span if cells else "no values")
+    span = f"lightest {_text(low, digits)}, darkest {_text(high, digits)}" if cells else "no values"
+    head = heading(title + (f", {unit}" if unit else ""), width * (len(columns) + means) + 80, span)
     return standalone(chart.properties(width=alt.Step(width), height=alt.Step(29), title=head))
 
 
@@ -82,8 +82,8 @@ def lines(
     y_title: str,
     x_range: Range | None = None,
     y_range: Range | None = None,
-    x_format: str = "~g",
-    y_format: str = "~g",
+    x_format: str = "",
+    y_format: str = "",
     diagonal: bool = False,
     markers: bool = False,
     size: tuple[int, int] = (460, 300),
@@ -103,20 +103,23 @@ def lines(
         markers: A shape at every point.
         size: Of the plot in pixels.
     """
-    names = list(series)
-    data = alt.InlineData(values=[row for name, points in series.items() for row in _points(name, *points)])
-    encoding: dict[str, Any] = {"x": _axis(alt.X, x_title, x_range, x_format)}
-    encoding |= {"y": _axis(alt.Y, y_title, y_range, y_format), "order": alt.Order("order:Q")}
-    encoding |= {"color": _told(alt.Color, names, LINES), "strokeDash": _told(alt.StrokeDash, names, DASHES)}
+    names, (width, height) = list(series), size
+    legend = _legend(names, width) if len(names) > 1 else None
+    rows = [row for place, name in enumerate(names) for row in _points(place, name, *series[name])]
+    base = alt.Chart(alt.InlineData(values=rows)).encode(
+        x=_axis(alt.X, x_title, x_range, x_format), y=_axis(alt.Y, y_title, y_range, y_format)
+    )
+    layers = [_diagonal()] if diagonal else []
+    drawn = base.mark_line(strokeWidth=2.2, clip=True, aria=False).encode(
+        color=alt.Color("name:N", scale=_kinds(names, LINES, 0), legend=legend),
+        strokeDash=alt.StrokeDash("name:N", scale=_kinds(names, DASHES, 1), legend=legend),
+        order=alt.Order("order:Q"),
+    )
+    layers.append(drawn)
     if markers:
-        encoding["shape"] = _told(alt.Shape, names, SHAPES)
-    layers: list[alt.Chart] = [_diagonal()] if diagonal else []
-    base = alt.Chart(data).encode(**encoding)
-    layers += [base.mark_line(strokeWidth=2.2, clip=True, aria=False)]
-    if markers:
-        layers.append(base.encode(strokeDash=alt.value([1, 0])).mark_point(size=52, filled=True, opacity=1, aria=False))
-    width, height = size
-    return standalone(alt.layer(*layers).properties(width=width, height=height, title=_title(title)))
+        dots = base.mark_point(size=52, filled=True, opacity=1, aria=False)
+        layers.append(dots.encode(color=_own("colour"), shape=alt.Shape("shape:N").scale(None)))
+    return standalone(alt.layer(*layers).properties(width=width, height=height, title=heading(title, width)))
 
 
 def scatter(
@@ -127,8 +130,8 @@ def scatter(
     title: str,
     x_title: str,
     y_title: str,
-    x_format: str = "~g",
-    y_format: str = "~g",
+    x_format: str = "",
+    y_format: str = "",
     size: tuple[int, int] = (460, 360),
 ) -> str:
     """Points; pairs with a value that is not finite are left out.
@@ -144,24 +147,17 @@ def scatter(
         y_format: Of d3.
         size: Of the plot in pixels.
     """
-    kept = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
-    texts = _sparse(x[kept], y[kept], [labels[i] for i in kept], size) if labels else [""] * len(kept)
+    kept, (width, height) = np.flatnonzero(np.isfinite(x) & np.isfinite(y)).tolist(), size
+    spans = _wider(x[kept]), _wider(y[kept])
+    places = np.column_stack([(v[kept] - a) / (b - a) for v, (a, b) in zip((x, y), spans, strict=True)]) * size
+    texts = _sparse(places, [labels[i] for i in kept]) if labels else [""] * len(kept)
     rows = [{"x": float(x[i]), "y": float(y[i]), "text": text} for i, text in zip(kept, texts, strict=True)]
     base = alt.Chart(alt.InlineData(values=rows)).encode(
-        x=_axis(alt.X, x_title, None, x_format), y=_axis(alt.Y, y_title, None, y_format)
+        x=_axis(alt.X, x_title, spans[0], x_format), y=_axis(alt.Y, y_title, spans[1], y_format)
     )
     dots = base.mark_circle(size=34, color=BLUE, opacity=0.75, aria=False)
     names = base.mark_text(align="left", dx=6, fontSize=10.5, color=INK, aria=False).encode(text="text:N")
-    width, height = size
-    return standalone(alt.layer(dots, names).properties(width=width, height=height, title=_title(title)))
-
-
-def _title(title: str, below: str = "") -> alt.Title:
-    """Wrapped by hand where a line is long, as SVG does not."""
-    return alt.Title(
-        title, subtitle=below, anchor="start", frame="bounds", fontSize=14, color=INK, offset=12,
-        subtitleFontSize=12, subtitleColor=SOFT, subtitlePadding=5,
-    )  # fmt: skip
+    return standalone(alt.layer(dots, names).properties(width=width, height=height, title=heading(title, width)))
 
 
 def _limits(values: np.ndarray) -> Range:
@@ -177,7 +173,7 @@ def _cell(pair: tuple[int, int], value: float, digits: int, share: float | None)
 
 def _colours(share: float) -> tuple[str, str]:
     """Of a cell and of the number in it: dark or white, whichever stands out more."""
-    fill = [round(a + (b - a) * share) for a, b in zip(LIGHT, DARK, strict=True)]
+    fill = pictures.sequential(np.asarray(share)).tolist()
     linear = [(channel / 255) ** 2.2 for channel in fill]
     luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
     return "#{:02x}{:02x}{:02x}".format(*fill), "#ffffff" if luminance < 0.2 else INK
@@ -194,15 +190,15 @@ def _text(value: float, digits: int) -> str:
     return f"{round(float(value), digits) + 0.0:.{digits}f}".replace("-", "−")  # no −0.0
 
 
-def _names(names: Sequence[str], channel: type[alt.X] | type[alt.Y], title: str) -> Any:
+def _names(channel: type[alt.X] | type[alt.Y], names: Sequence[str], title: str, angle: int) -> Any:
     """An axis of names by their place, as two may be the same."""
-    field = "column" if channel is alt.X else "row"
-    scale = alt.Scale(domain=list(range(len(names))), paddingInner=0.04, paddingOuter=0)
-    axis = channel(f"{field}:O", title=title, scale=scale)
-    return axis.axis(
-        labelExpr=f"{json.dumps(list(names))}[datum.value]", ticks=False, domain=False, labelColor=INK, labelLimit=150,
-        labelAngle=0,
+    field, side = ("column", "top") if channel is alt.X else ("row", "left")
+    axis = alt.Axis(
+        orient=side, labelExpr=f"{json.dumps(list(names))}[datum.value]", labelAngle=angle, labelLimit=150,
+        labelColor=INK, labelPadding=5, labelOverlap=False, ticks=False, domain=False, titleFontSize=TITLE,
     )  # fmt: skip
+    scale = alt.Scale(domain=list(range(len(names))), paddingInner=0.04, paddingOuter=0)
+    return channel(f"{field}:O", title=title, scale=scale, axis=axis)
 
 
 def _own(field: str) -> alt.Color:
@@ -210,27 +206,37 @@ def _own(field: str) -> alt.Color:
     return alt.Color(f"{field}:N").scale(None)
 
 
-def _points(name: str, x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
+def _points(place: int, name: str, x: np.ndarray, y: np.ndarray) -> list[dict[str, Any]]:
     finite = np.flatnonzero(np.isfinite(x) & np.isfinite(y))
     kept = finite[np.unique(np.linspace(0, len(finite) - 1, POINTS).astype(int))] if len(finite) > POINTS else finite
-    return [{"name": name, "x": float(x[i]), "y": float(y[i]), "order": order} for order, i in enumerate(kept)]
+    same = {"name": name, "colour": _kind(LINES, place, 0), "shape": _kind(SHAPES, place, 1)}
+    return [same | {"x": float(x[i]), "y": float(y[i]), "order": order} for order, i in enumerate(kept)]
 
 
 def _axis(channel: type[alt.X] | type[alt.Y], title: str, span: Range | None, form: str) -> Any:
     scale = alt.Scale(domain=list(span), nice=False) if span else alt.Scale(zero=False)
     field = "x" if channel is alt.X else "y"
-    axis = alt.Axis(format=form, tickCount=6, domainColor=RULE, tickColor=RULE)
+    axis = alt.Axis(
+        format=form or alt.Undefined, tickCount=6, domainColor=RULE, tickColor=RULE, titleFontSize=TITLE, titlePadding=8
+    )
     return channel(f"{field}:Q", title=title, scale=scale, axis=axis)
 
 
-def _told(channel: Any, names: Sequence[str], kinds: Sequence[Any]) -> Any:
-    """One kind for each name; the second time round shifted, so that colour and dash pair anew."""
-    shift = 0 if channel is alt.Color else 1
-    kept = [kinds[(i + shift * (i // len(kinds))) % len(kinds)] for i in range(len(names))]
-    legend = alt.Legend(orient="top", symbolStrokeWidth=2.4, symbolSize=260, labelFontSize=13, columns=3, labelLimit=260)
-    return channel("name:N", title=None, scale=alt.Scale(domain=list(names), range=kept)).legend(
-        legend if len(names) > 1 else None
-    )
+def _kind(kinds: Sequence[Any], place: int, shift: int) -> Any:
+    """One for each place; those who come round again shifted, so that colour and dash pair anew."""
+    return kinds[(place + shift * (place // len(kinds))) % len(kinds)]
+
+
+def _kinds(names: Sequence[str], kinds: Sequence[Any], shift: int) -> alt.Scale:
+    return alt.Scale(domain=list(names), range=[_kind(kinds, place, shift) for place in range(len(names))])
+
+
+def _legend(names: Sequence[str], width: int) -> alt.Legend:
+    columns = max(1, int(width / (1.1 * LETTER * max(map(len, names)) + 46)))
+    return alt.Legend(
+        title=None, orient="top", columns=columns, symbolType="stroke", symbolStrokeWidth=2.4, symbolSize=300,
+        labelFontSize=13, labelLimit=width - 40, columnPadding=14,
+    )  # fmt: skip
 
 
 def _diagonal() -> alt.Chart:
@@ -238,17 +244,24 @@ def _diagonal() -> alt.Chart:
     return ends.mark_line(color=SOFT, strokeWidth=1, strokeDash=[2, 3], aria=False).encode(x="x:Q", y="y:Q")
 
 
-def _sparse(x: np.ndarray, y: np.ndarray, labels: Sequence[str], size: tuple[int, int]) -> list[str]:
-    """The labels that do not run into each other or into a point; the others empty."""
-    across = (x - x.min()) / (np.ptp(x) or 1) * size[0]
-    up = (y - y.min()) / (np.ptp(y) or 1) * size[1]
-    far = np.hypot(across - np.median(across), up - np.median(up))
-    boxes = [(a + 4, b - 6, a + 6 + LETTER * len(label), b + 6) for a, b, label in zip(across, up, labels, strict=True)]
+def _wider(values: np.ndarray) -> Range:
+    """From the least to the greatest, with room for the marks."""
+    low, high = _limits(values)
+    room = 0.04 * (high - low) or 0.5
+    return low - room, high + room
+
+
+def _sparse(places: np.ndarray, labels: Sequence[str]) -> list[str]:
+    """The labels that run neither into each other nor into a point, those far from the middle first; else empty."""
+    x, y = places.T
+    boxes = np.column_stack([x + 4, y - 7, x + 8 + np.array([LETTER * len(label) for label in labels]), y + 7])
+    far = np.abs(places - np.median(places, axis=0)).sum(1) if len(places) else np.empty(0)
     shown: list[int] = []
     for i in np.argsort(-far, kind="stable"):
         left, bottom, right, top = boxes[i]
-        covered = ((across > left) & (across < right + 3) & (up > bottom) & (up < top)).any()
-        meets = any(left < boxes[j][2] and boxes[j][0] < right and bottom < boxes[j][3] and boxes[j][1] < top for j in shown)
-        if not covered and not meets:
+        covered = (x > left) & (x < right + 3) & (y > bottom - 3) & (y < top + 3)
+        other = boxes[shown]
+        meets = (left < other[:, 2]) & (other[:, 0] < right) & (bottom < other[:, 3]) & (other[:, 1] < top)
+        if not covered.any() and not meets.any():
             shown.append(int(i))
     return [label if i in shown else "" for i, label in enumerate(labels)]

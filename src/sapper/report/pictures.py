@@ -8,6 +8,7 @@ from PIL import Image
 
 LIMITS = (224, 160, 112)  # pixels a side that larger pictures are reduced to: the first that the file has room for
 NEGATIVE, ZERO, POSITIVE = (5, 90, 160), (247, 247, 245), (196, 82, 8)  # blue and orange: safe for the colour-blind
+LIGHT, DARK = (244, 246, 248), (8, 64, 122)  # from nothing to the most
 
 
 def photograph(x: np.ndarray, bounds: tuple[float, float], limit: int) -> str:
@@ -65,6 +66,12 @@ def diverging(shares: np.ndarray) -> np.ndarray:
     end = np.where(shares < 0, NEGATIVE, POSITIVE)
     mixed = np.asarray(ZERO) + (end - np.asarray(ZERO)) * np.abs(shares) ** 0.7
     return np.round(mixed).clip(0, 255).astype(int)
+
+
+def sequential(shares: np.ndarray) -> np.ndarray:
+    """Colours (…, 3) for shares from 0 to 1: one hue, light to dark."""
+    mixed = np.asarray(LIGHT) + (np.asarray(DARK) - np.asarray(LIGHT)) * np.asarray(shares)[..., None]
+    return np.round(mixed).astype(int)
 
 
 def _palette() -> list[int]:

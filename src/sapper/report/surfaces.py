@@ -1,18 +1,19 @@
 """A function of two variables, and a saliency map, as heat maps with a colour bar."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import altair as alt
 import numpy as np
 
-from sapper.report import pictures
-from sapper.report.charts import INK, RULE, SOFT, standalone
+from sapper.report import charts, pictures
+from sapper.report.charts import INK, RULE, standalone
 
 BANDS = 20  # few enough to be told apart, so that their edges are contours
-LIGHT, DARK = (244, 246, 248), (8, 64, 122)
 LARGEST = 64  # squares a side of a saliency map; larger ones are reduced
+FRAME = alt.ViewBackground(stroke=RULE)
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,9 @@ class Shade:
         return np.where(np.isfinite(values), bands, -1)
 
     def colour(self, band: int) -> str:
-        share = band / max(self.bands - 1, 1)
-        if self.low == -self.high and self.high > 0:
-            mixed = pictures.diverging(np.asarray(2 * share - 1))
-        else:
-            mixed = np.round(np.asarray(LIGHT) + (np.asarray(DARK) - np.asarray(LIGHT)) * share).astype(int)
+        share = np.asarray(band / max(self.bands - 1, 1))
+        around_zero = self.low == -self.high and self.high > 0
+        mixed = pictures.diverging(2 * share - 1) if around_zero else pictures.sequential(share)
         return "#{:02x}{:02x}{:02x}".format(*mixed.tolist())
 
 
@@ -85,13 +84,11 @@ def surface(
         side: Of the plot in pixels.
     """
     assert values.shape == (len(y), len(x)), f"{values.shape} for {len(y)} × {len(x)} points"
-    shade = Shade.of(values)
-    across, up = _edges(x), _edges(y)
-    plot = alt.layer(
-        _squares(_runs(shade, values, across, up), _scale(across), _scale(up[::-1], down=True), (x_title, y_title)),
-        *_marks(marks, float(np.mean(x))),
-    ).properties(width=side, height=side)
-    return _beside(plot, _bar(shade, value_title, side), title)
+    shade, across, up = Shade.of(values), _edges(x), _edges(y)
+    width, height = _crisp(len(x), side), _crisp(len(y), side)
+    squares = _squares(_boxes(shade, values, across, up), _scale(across), _scale(up), (x_title, y_title))
+    plot = alt.layer(squares, *_marks(marks, float(np.mean(x))), view=FRAME).properties(width=width, height=height)
+    return _beside(plot, _bar(shade, value_title, height), title, width)
 
 
 def saliency(values: np.ndarray, title: str, value_title: str = "saliency", side: int = 280) -> str:
@@ -101,14 +98,17 @@ def saliency(values: np.ndarray, title: str, value_title: str = "saliency", side
     values = pictures.pool(values, LARGEST)
     top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     shade = Shade(-top, top, 2 * 60 + 1)
-    height, width = values.shape
-    across, down = np.arange(width + 1.0), np.arange(height + 1.0)
-    scales = (_scale(across), _scale(down, down=True))
-    long = max(height, width)
-    squares = _squares(_runs(shade, values, across, down), *scales, None).properties(
-        width=round(side * width / long), height=round(side * height / long)
-    )
-    return _beside(alt.layer(squares), _bar(shade, value_title, round(side * height / long)), title)
+    pixel = max(1, round(side / max(values.shape)))
+    height, width = (pixel * n for n in values.shape)
+    down, across = (np.arange(n + 1.0) for n in values.shape)
+    squares = _squares(_boxes(shade, values, across, down), _scale(across), _scale(down, down=True), None)
+    plot = alt.layer(squares, view=FRAME).properties(width=width, height=height)
+    return _beside(plot, _bar(shade, value_title, height), title, width)
+
+
+def _crisp(cells: int, side: int) -> int:
+    """Near `side`, with whole pixels for each cell: part of a pixel shows as a stripe."""
+    return cells * max(1, round(side / cells))
 
 
 def _edges(centres: np.ndarray) -> np.ndarray:
@@ -116,16 +116,27 @@ def _edges(centres: np.ndarray) -> np.ndarray:
     return np.append(centres - step / 2, centres[-1] + step / 2)
 
 
-def _runs(shade: Shade, values: np.ndarray, across: np.ndarray, up: np.ndarray) -> list[dict[str, Any]]:
-    """Rectangles: in each row, neighbours of the same band together, as a file of single squares is large."""
-    rows = []
+def _boxes(shade: Shade, values: np.ndarray, across: np.ndarray, up: np.ndarray) -> list[dict[str, Any]]:
+    """Rectangles of one band: neighbours in a row together, and the same stretch of rows above each other, as a file
+    of single squares is large.
+    """
+    boxes: list[dict[str, Any]] = []
+    below: dict[tuple[int, int, int], dict[str, Any]] = {}
     for i, bands in enumerate(shade.band(values)):
-        starts = np.concatenate([[0], np.flatnonzero(np.diff(bands)) + 1, [len(bands)]])
-        for begin, end in zip(starts[:-1], starts[1:], strict=True):
-            if bands[begin] >= 0:
-                box = {"x": across[begin], "x2": across[end], "y": up[i], "y2": up[i + 1]}
-                rows.append({name: round(float(v), 5) for name, v in box.items()} | {"fill": shade.colour(bands[begin])})
-    return rows
+        starts = [0, *(np.flatnonzero(np.diff(bands)) + 1).tolist(), len(bands)]
+        row: dict[tuple[int, int, int], dict[str, Any]] = {}
+        for begin, end in pairwise(starts):
+            key = (begin, end, int(bands[begin]))
+            if key in below:
+                row[key] = below[key]
+            elif key[2] >= 0:
+                box = {"x": across[begin], "x2": across[end], "y": up[i]}
+                row[key] = {name: round(float(v), 5) for name, v in box.items()} | {"fill": shade.colour(key[2])}
+                boxes.append(row[key])
+            if key in row:
+                row[key]["y2"] = round(float(up[i + 1]), 5)
+        below = row
+    return boxes
 
 
 def _scale(edges: np.ndarray, *, down: bool = False) -> alt.Scale:
@@ -134,7 +145,7 @@ def _scale(edges: np.ndarray, *, down: bool = False) -> alt.Scale:
 
 def _squares(rows: list[dict[str, Any]], x: alt.Scale, y: alt.Scale, titles: tuple[str, str] | None) -> alt.Chart:
     def axis(title: str) -> alt.Axis:
-        return alt.Axis(title=title, grid=False, tickCount=5, domainColor=RULE, tickColor=RULE, format="~g")
+        return alt.Axis(title=title, grid=False, tickCount=5, domain=False, tickColor=RULE, titleFontSize=12.5)
 
     below, left = (axis(titles[0]), axis(titles[1])) if titles else (None, None)
     return (
@@ -158,18 +169,24 @@ def _marks(marks: Sequence[Mark], middle: float) -> list[alt.Chart]:
         base = alt.Chart(alt.InlineData(values=[{"x": mark.x, "y": mark.y, "text": mark.label}]))
         right = mark.x > middle
         place: dict[str, Any] = {"align": "right" if right else "left", "dx": -9 if right else 9, "fontSize": 12.5}
-        layers.append(base.mark_point(filled=True, size=64, fill="#fff", stroke=INK, strokeWidth=1.6, opacity=1, aria=False))
-        layers.append(base.mark_text(stroke="#fff", strokeWidth=3.5, strokeJoin="round", **place, aria=False).encode(text="text:N"))
+        layers.append(
+            base.mark_point(filled=True, size=64, fill="#fff", stroke=INK, strokeWidth=1.6, opacity=1, aria=False)
+        )
+        layers.append(
+            base.mark_text(stroke="#fff", strokeWidth=3.5, strokeJoin="round", **place, aria=False).encode(
+                text="text:N"
+            )
+        )
         layers.append(base.mark_text(color=INK, **place, aria=False).encode(text="text:N"))
     return [layer.encode(x="x:Q", y="y:Q") for layer in layers]
 
 
 def _bar(shade: Shade, title: str, height: int) -> alt.Chart:
     edges = shade.edges
-    rows = [
-        {"y": float(edges[i]), "y2": float(edges[i + 1]), "fill": shade.colour(i)} for i in range(shade.bands)
-    ]
-    axis = alt.Axis(orient="right", title=title, grid=False, tickCount=5, domain=False, format="~g", tickColor=RULE)
+    rows = [{"y": float(edges[i]), "y2": float(edges[i + 1]), "fill": shade.colour(i)} for i in range(shade.bands)]
+    axis = alt.Axis(
+        orient="right", title=title, grid=False, tickCount=5, domain=False, tickColor=RULE, titleFontSize=12.5
+    )
     scale = alt.Scale(domain=[shade.low, shade.high], nice=False, zero=False)
     return (
         alt.Chart(alt.InlineData(values=rows), width=16, height=height)
@@ -183,6 +200,5 @@ def _bar(shade: Shade, title: str, height: int) -> alt.Chart:
     )
 
 
-def _beside(plot: alt.LayerChart, bar: alt.Chart, title: str) -> str:
-    head = alt.Title(title, anchor="start", frame="bounds", fontSize=14, color=INK, offset=12)
-    return standalone(alt.hconcat(plot, bar, spacing=14, title=head))
+def _beside(plot: alt.LayerChart | alt.FacetChart, bar: alt.Chart, title: str, width: int) -> str:
+    return standalone(alt.hconcat(plot, bar, spacing=14, title=charts.heading(title, width + 60)))

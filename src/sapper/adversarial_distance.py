@@ -1,0 +1,35 @@
+"""Which samples are vulnerable, told without an attack: from the saliency map of the clean sample.
+
+Papernot et al. (2016), section V.C: the more entries of the map S(X, t) are positive, the more there is for an attacker to
+work with. A(X, t) = 1 - the share that is; close to 1 is hard. The robustness R(F) of a network is the smallest A.
+"""
+
+import torch
+
+from sapper.goal import Goal
+from sapper.oracle import GradientOracle
+from sapper.saliency import share_of_pairs
+from sapper.tensors import Batch, Scalars, take
+
+PAIRS_UP_TO = 4096
+"""Features beyond which the quadratic count of pairs is not made."""
+
+
+def adversarial_distance(oracle: GradientOracle, x: Batch, goal: Goal, size: int) -> tuple[Scalars, Scalars | None]:
+    """A(X, t) of each row for increasing features: over single features, and over pairs where those can be counted.
+
+    Args:
+        oracle: The model's door.
+        x: Clean samples.
+        goal: Their goals.
+        size: Rows at once.
+    """
+    single, pairs = [], []
+    for rows in torch.arange(len(x), device=x.device).split(size):
+        logits, pull = oracle.vjp(x[rows])
+        rising, falling = take(goal, rows).directions(logits)
+        target, others = pull(rising).flatten(1), pull(falling).flatten(1)
+        single.append(1 - ((target > 0) & (others < 0)).to(x.dtype).mean(1))
+        if target.shape[1] <= PAIRS_UP_TO:
+            pairs.append(1 - share_of_pairs(target, -others))
+    return torch.cat(single), torch.cat(pairs) if pairs else None
