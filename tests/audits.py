@@ -32,7 +32,7 @@ class Answer:
 
 def ask(*words: str | Path) -> Answer:
     """The command line in this process; what is no `SapperError` goes through."""
-    out, err = io.StringIO(), io.StringIO()
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(2))
     code: int | str | None = None
     with redirect_stdout(out), redirect_stderr(err):
         try:
@@ -40,7 +40,12 @@ def ask(*words: str | Path) -> Answer:
         except SystemExit as end:
             code = end.code
     assert code is None or isinstance(code, int)
-    return Answer(code or 0, out.getvalue(), err.getvalue())
+    return Answer(code or 0, *map(_content, (out, err)))
+
+
+def _content(stream: io.TextIOWrapper) -> str:
+    stream.seek(0)
+    return stream.read()
 
 
 def audit(*words: str | Path) -> Answer:

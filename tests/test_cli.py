@@ -126,7 +126,7 @@ def test_threats_shows_goals_against_capabilities() -> None:
 
 
 def test_cite_prints_exactly_what_was_used(run: Path, model: Path, tmp_path: Path) -> None:
-    titles = re.findall(r"title\s*=\s*\{+(.*?)\}", ask("cite", run).out)
+    titles = re.findall(r"^\s*title\s*=\s*\{+(.*?)\}", ask("cite", run).out, re.MULTILINE)
     used = [catalogue.attacks()[name].paper.title for name in ("jsma", "fgsm")]
     assert sorted(title.strip("{} ") for title in titles) == sorted(used)
     restarts = made(model, tmp_path / "b", "--attack", "2*pgd:steps=2")

@@ -162,6 +162,13 @@ def test_the_cotangent_is_the_rows_own_derivative_whatever_its_batch_mates(name:
             assert float(slope[0]) == pytest.approx(float(whole[row, column]), abs=1e-6)
 
 
+def test_a_sure_model_keeps_its_derivative() -> None:
+    """In float32 the label's 1 - p would be 0 while the others' p are not: a direction that is not the loss's."""
+    logits = torch.tensor([[40.0, 0.0, 3.0]])
+    cotangent = Untargeted(torch.tensor([0])).cotangent("cross_entropy", logits)
+    torch.testing.assert_close(cotangent / cotangent.abs().sum(), torch.tensor([[10.0428, -0.5, -10.0428 + 0.5]]) / 20.0856)
+
+
 def test_the_cotangent_is_found_where_gradients_are_off() -> None:
     with torch.no_grad():
         assert GOALS["targeted"].cotangent("cross_entropy", LOGITS).abs().sum() > 0

@@ -18,10 +18,10 @@ from sapper import log
 from sapper.models.training import train
 
 SMALL = ("--limit", "12", "--attack", "fgsm", "--threat", "linf:0.1")
-# 2 160 cases are two shards for each attack; the budgets are so small that the attacks take all their steps
+# 2 160 cases are two shards for each attack; the budgets are so small that most take all their steps
 LONG = (
-    "--limit", "240", "--goal", "targeted:every", "--threat", "linf:0.01", "--threat", "l0:10%",
-    "--attack", "mifgsm:steps=20", "--attack", "2*bim:steps=10", "--attack", "pgd:steps=10", "--attack", "jsma",
+    "--limit", "240", "--goal", "targeted:every", "--threat", "linf:0.01", "--threat", "l0:3",
+    "--attack", "pgd:steps=10", "--attack", "2*bim:steps=4", "--attack", "jsma",
 )  # fmt: skip
 SHARDS = 2 * 5
 
@@ -92,9 +92,9 @@ def small(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopped_before_any_of_the_files_it_writes_a_run_ends_the_same(
     model: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine, count = log.write_whole, len(files(small))
-    assert count == 9
-    for stop_at in range(count):
+    genuine = log.write_whole
+    assert len(files(small)) == 9
+    for stop_at in (1, 3, 5, 6, 7):  # 6: the tensors of a shard are there, its table is not
         run, left = tmp_path / str(stop_at), iter(range(stop_at))
 
         def write_some(path: Path, write: Callable[[Path], object], left: Iterator[int] = left) -> None:

@@ -8,6 +8,8 @@ from typing import Literal
 import msgspec
 
 Scale = Literal["smoke", "paper"]
+Sure = Literal["stated", "second hand", "memory", "derived"]
+"""How sure we are that a paper says so: read there or in a text that quotes it, in notes on it, recalled, or worked out."""
 
 
 class Claim(msgspec.Struct, frozen=True, kw_only=True):
@@ -16,8 +18,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     where: str
     """Table, figure or section."""
-    sure: Literal["stated", "second hand", "memory", "derived"]
-    """How sure we are that this is what the paper says."""
+    sure: Sure
     paper: float | None = None
     """Its number; None where it only shows or says."""
     within: tuple[float, float] | None = None

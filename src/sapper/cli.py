@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -121,6 +121,42 @@ def train(
         seed=seed, console=err,
     )  # fmt: skip
     globals()["out"].print(f"{folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command
+def study(
+    name: str,
+    /,
+    *,
+    scale: Literal["smoke", "paper"] = "smoke",
+    data: str | None = None,
+    out: Path | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    json: Annotated[bool, Flag] = False,
+) -> None:
+    """Reproduces a paper, its numbers beside the measured. A study that was stopped goes on with the same command.
+
+    Args:
+        name: A name of `sapper studies`.
+        scale: smoke for a quick look, paper for the paper's own size.
+        data: In place of the study's own data set.
+        out: The study's folder; by default runs/study-NAME-SCALE.
+        seed: Of all random numbers.
+        device: cpu, cuda, cuda:1, or auto.
+        json: Print the outcome as JSON.
+    """
+    from sapper.commands import make_study
+
+    make_study(name, scale, data, out, seed, device, as_json=json, console=err, printer=globals()["out"])
+
+
+@app.command
+def studies() -> None:
+    """Lists the studies, what they reproduce and how long they take."""
+    from sapper.commands import list_studies
+
+    list_studies(out)
 
 
 @app.command

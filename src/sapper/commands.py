@@ -1,5 +1,6 @@
 """What the commands do once their options are read: load, run, print."""
 
+import shlex
 import sys
 from importlib import import_module
 from itertools import product
@@ -12,15 +13,19 @@ from rich.console import Console
 from rich.table import Table
 
 from sapper import catalogue
+from sapper.claims import Scale
 from sapper.data.loading import load_data
 from sapper.errors import UsageError, require_positive, unknown
 from sapper.goal import KINDS, GoalSpec
+from sapper.lab import Lab
 from sapper.log import Summary
 from sapper.models.loading import load_model
 from sapper.models.programs import brief
+from sapper.report import study_pages
 from sapper.report.page import write_report
 from sapper.run import audit, jobs, standard
 from sapper.spec import Spec
+from sapper.study_run import find, run_study, studies
 
 CAPABILITIES = {
     "gradients": "architecture and weights",
@@ -84,6 +89,33 @@ def run_compare(first: Path, second: Path, *, as_json: bool, printer: Console) -
         sys.stdout.write(msgspec.json.encode(comparison).decode() + "\n")
     else:
         compare.print_comparison(comparison, printer)
+
+
+def make_study(
+    name: str, scale: Scale, data: str | None, out: Path | None, seed: int, device: str, *, as_json: bool,
+    console: Console, printer: Console,
+) -> None:  # fmt: skip
+    study = find(name)
+    where = out or Path("runs") / f"study-{name}-{scale}"
+    words = ["sapper", "study", name, "--scale", scale, *(["--data", data] if data else []), "--seed", str(seed)]
+    if not (where / "study.json").exists():
+        console.print(f"{study.title}: {study.takes[scale]}", highlight=False)
+    lab = Lab(out=where, scale=scale, data=data or study.data, seed=seed, device=_device(device), console=console)
+    outcome = run_study(name, lab, shlex.join(words))
+    page, markdown = study_pages.write_study(where)
+    if as_json:
+        sys.stdout.write((where / "study.json").read_text(encoding="utf-8"))
+        return
+    study_pages.print_outcome(outcome, printer)
+    printer.print(f"report: {page}\nmarkdown: {markdown}", highlight=False, soft_wrap=True)
+
+
+def list_studies(printer: Console) -> None:
+    table = Table("name", "paper", "reproduces", "data", "smoke", "paper's size")
+    for name, study in studies().items():
+        by = f"{study.paper.authors.split(',')[0]} {study.paper.year}"
+        table.add_row(name, by, study.reproduces, study.data, study.takes["smoke"], study.takes["paper"])
+    printer.print(table)
 
 
 def list_attacks(*, as_json: bool, printer: Console) -> None:

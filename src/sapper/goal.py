@@ -51,11 +51,14 @@ class Goal(ABC):
         return None
 
     def cotangent(self, loss: str, logits: Logits) -> Logits:
-        """The gradient of each row's own loss by its logits: what to pull back to the input."""
+        """The gradient of each row's own loss by its logits: what to pull back to the input.
+
+        In float64, for in float32 a model that is sure to 1 - 1e-8 has a softmax of exactly 1, and no derivative.
+        """
         with torch.enable_grad():
-            leaf = logits.detach().requires_grad_()
+            leaf = logits.detach().double().requires_grad_()
             value: Scalars = getattr(self, loss)(leaf)
-            return torch.autograd.grad(value.sum(), leaf)[0]
+            return torch.autograd.grad(value.sum(), leaf)[0].to(logits.dtype)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ paper's Algorithm 3 looks for the pair p != q in the domain with a_p + a_q > 0, 
 import torch
 from torch import Tensor
 
-from sapper.tensors import Flags, Flat, Mask, Scalars
+from sapper.tensors import Batch, Flags, Flat, Mask, Scalars
 
 _PAIRS_AT_ONCE = 1 << 24
 
@@ -95,3 +95,15 @@ def share_of_pairs(a: Flat, b: Flat) -> Scalars:
         count += fits.sum((1, 2))
     alone = ((a > 0) & (b > 0)).sum(1)  # a feature with itself is no pair
     return (count - alone).to(a.dtype) / (width * (width - 1))
+
+
+def roughness_rise(x: Batch, change: Batch) -> Batch:
+    """By how much changing each pixel alone raises the sum over neighbours of (x_p − x_q)², for images."""
+    ring = torch.nn.functional.pad(x, (1, 1, 1, 1))
+    around = ring[..., :-2, 1:-1] + ring[..., 2:, 1:-1] + ring[..., 1:-1, :-2] + ring[..., 1:-1, 2:]
+    count = torch.full_like(x[:1, :1], 4.0)
+    count[..., 0, :] -= 1
+    count[..., -1, :] -= 1
+    count[..., :, 0] -= 1
+    count[..., :, -1] -= 1
+    return change * (count * (2 * x + change) - 2 * around)

@@ -38,7 +38,7 @@ def test_each_step_is_the_papers_formula_written_out(loss) -> None:
 
 
 def test_the_default_steps_just_reach_the_edge_of_the_ball() -> None:
-    model = linear(torch.tensor([[0.0, 0.0], [1.0, -2.0]]), torch.tensor([0.0, -100.0]))
+    model = linear(torch.tensor([[0.0, 0.0], [1.0, -2.0]]), torch.tensor([0.0, -60.0]))
     x = torch.full((1, 2), 0.5)
     for steps in (1, 4, 10):
         result = sapper.craft(model, x, torch.tensor([0]), attack=BIM(steps=steps), threat="linf:0.3")

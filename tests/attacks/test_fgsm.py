@@ -13,7 +13,7 @@ X = torch.tensor([[0.1, 0.9, 0.5, 0.3], [0.95, 0.5, 0.5, 0.02]])
 FAR = (-50.0, 50.0)
 
 
-def attacked(threat: str, x: Tensor = X, bounds: tuple[float, float] = FAR, bias: float = -1000.0) -> Tensor:
+def attacked(threat: str, x: Tensor = X, bounds: tuple[float, float] = FAR, bias: float = -60.0) -> Tensor:
     """Away from class 0, which always wins, so that the last candidate comes back: uphill along WEIGHT[1]."""
     model = linear(WEIGHT, torch.tensor([0.0, bias]))
     y = torch.zeros(len(x), dtype=torch.int64)

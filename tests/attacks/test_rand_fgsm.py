@@ -13,7 +13,7 @@ WEIGHT = torch.tensor([[0.0] * 6, [2.0, -1.0, 0.5, -4.0, 1.0, -1.0]])
 
 def moved(eps: float, seed: int = 0, **options) -> torch.Tensor:
     """How far each feature went along the gradient of a linear model that holds."""
-    model = linear(WEIGHT, torch.tensor([0.0, -1000.0]))
+    model = linear(WEIGHT, torch.tensor([0.0, -60.0]))
     y = torch.zeros(400, dtype=torch.int64)
     result = sapper.craft(model, X, y, attack=RandFGSM(**options), threat=f"linf:{eps}", bounds=FAR, seed=seed)
     assert (result.backwards == 1).all()

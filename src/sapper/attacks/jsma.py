@@ -20,7 +20,7 @@ from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
 from sapper.errors import UsageError
 from sapper.oracle import GradientOracle
-from sapper.saliency import saliency_pair, saliency_single
+from sapper.saliency import roughness_rise, saliency_pair, saliency_single
 from sapper.tensors import Batch, Flags, Flat, Logits
 
 PAPER = Paper(
@@ -48,6 +48,9 @@ class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
     """Whether a step changes the best pair of features or the best single one."""
     saliency: Literal["logits", "probabilities"] = "logits"
     """Derivatives of the logits, or of the softmax: there the other classes' sum is minus the target's, and says nothing."""
+    roughness: float | None = None
+    """Change only pixels whose own change raises the sum of squared differences of neighbouring pixels by no more than this,
+    to evade the detector the paper sketches; by default any."""
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.theta) and self.theta != 0):
@@ -65,7 +68,10 @@ class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
         target, others = self._forward_derivative(case, logits, pull)
         sign = math.copysign(1.0, self.theta)  # Eq. 9 is Eq. 8 with both signs turned
         search = saliency_pair if self.features == "pair" else saliency_single
-        chosen, admissible = search(sign * target, -sign * others, state.domain)
+        domain = (
+            state.domain if self.roughness is None else state.domain & self._smooth(case, state.x_adv, self.roughness)
+        )
+        chosen, admissible = search(sign * target, -sign * others, domain)
 
         x = state.x_adv.flatten(1)
         changed = case.threat.clip(x.gather(1, chosen) + self.theta)
@@ -77,6 +83,13 @@ class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
             domain=state.domain.scatter(1, chosen, free),
             done=reached | ~admissible,
         )
+
+    def _smooth(self, case: Case, x_adv: Batch, most: float) -> Flags:
+        if x_adv.ndim != 4:
+            raise UsageError(
+                f"roughness is of images, channels × height × width, got samples of shape {tuple(x_adv.shape[1:])}."
+            )
+        return (roughness_rise(x_adv, case.threat.clip(x_adv + self.theta) - x_adv) <= most).flatten(1)
 
     def _forward_derivative(self, case: Case, logits: Logits, pull: Callable[[Logits], Batch]) -> tuple[Flat, Flat]:
         """∂F_target/∂x and Σ ∂F_other/∂x, flat."""

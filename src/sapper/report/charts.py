@@ -134,7 +134,13 @@ def _drawn(chart: alt.TopLevelMixin, background: str, padding: int) -> str:
         .configure_legend(labelColor=INK)
         .to_dict(validate=False)
     )
-    return vl_convert.vegalite_to_svg(spec, allowed_base_urls=[])
+    return _renumbered(vl_convert.vegalite_to_svg(spec, allowed_base_urls=[]))
+
+
+def _renumbered(svg: str) -> str:
+    """The renderer counts its ids on from one chart to the next; the same chart is to be the same text."""
+    numbers = {name: f"clip{i}" for i, name in enumerate(dict.fromkeys(re.findall(r'\bid="(\w+)"', svg)))}
+    return re.sub(r'(?<=\bid=")\w+(?=")|(?<=url\(#)\w+', lambda found: numbers.get(found[0], found[0]), svg)
 
 
 def _fluid(svg: str, label: str) -> str:

@@ -119,7 +119,7 @@ def lines(
     if markers:
         dots = base.mark_point(size=52, filled=True, opacity=1, aria=False)
         layers.append(dots.encode(color=_own("colour"), shape=alt.Shape("shape:N").scale(None)))
-    return standalone(alt.layer(*layers).properties(width=width, height=height, title=heading(title, width)))
+    return standalone(alt.layer(*layers).properties(width=width, height=height, title=heading(title, width + 50)))
 
 
 def scatter(
@@ -157,7 +157,7 @@ def scatter(
     )
     dots = base.mark_circle(size=34, color=BLUE, opacity=0.75, aria=False)
     names = base.mark_text(align="left", dx=6, fontSize=10.5, color=INK, aria=False).encode(text="text:N")
-    return standalone(alt.layer(dots, names).properties(width=width, height=height, title=heading(title, width)))
+    return standalone(alt.layer(dots, names).properties(width=width, height=height, title=heading(title, width + 50)))
 
 
 def _limits(values: np.ndarray) -> Range:

@@ -25,7 +25,9 @@ def document(outcome: Outcome) -> str:
 
 def _top(outcome: Outcome) -> Iterable[str]:
     paper = words.reference(outcome.paper)
-    title = f"*{escaped(paper.title)}*" if not paper.url else f"[*{escaped(paper.title)}*](<{quote(paper.url, ':/?#=&%')}>)"
+    title = (
+        f"*{escaped(paper.title)}*" if not paper.url else f"[*{escaped(paper.title)}*](<{quote(paper.url, ':/?#=&%')}>)"
+    )
     named = f"{escaped(paper.authors)} ({paper.year}). {title}." + (f" {escaped(paper.venue)}." if paper.venue else "")
     yield f"# {escaped(outcome.title)}"
     yield f"Reproduces: {named}" if paper.title else ""
@@ -46,14 +48,21 @@ def _part(place: int, part: Part) -> Iterable[str]:
         yield f"![{escaped(figure.caption)}](figures/{quote(figure.file)})"
         yield f"*{escaped(figure.caption)}*"
     yield from _claims([words.claim_line(claim, place) for claim in part.claims], notes=True)
-    yield f"<sub>{words.duration(part.seconds)}</sub>"
+    yield f"Took {words.duration(part.seconds)}."
 
 
 def _claims(lines: Sequence[ClaimLine], *, notes: bool) -> list[str]:
     if not lines:
         return []
     rows = [
-        (line.what, line.where, f"{line.paper} ({line.sure})", line.accepted, line.measured, f"{line.mark} {line.verdict}")
+        (
+            line.what,
+            line.where,
+            f"{line.paper} ({line.sure})",
+            line.accepted,
+            line.measured,
+            f"{line.mark} {line.verdict}",
+        )
         for line in lines
     ]
     said = [f"- {escaped(line.what)}: {escaped(line.note)}" for line in lines if notes and line.note]
@@ -61,14 +70,15 @@ def _claims(lines: Sequence[ClaimLine], *, notes: bool) -> list[str]:
 
 
 def _table(names: Sequence[str], right: Sequence[bool], rows: Sequence[Sequence[str]]) -> str:
-    lines = [names, ["---:" if numeric else "---" for numeric in right]]
-    lines = [[escaped(name) for name in names], lines[1], *([escaped(cell) for cell in row] for row in rows)]
+    head = [escaped(name) or " " for name in names]
+    rule = ["---:" if numeric else "---" for numeric in right]
+    lines = [head, rule, *([escaped(cell) for cell in row] for row in rows)]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def escaped(text: str) -> str:
     """Plain text, in one line."""
-    return re.sub(r"([\\`*_\[\]<>|~&])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\`*_\[\]<>|~&#])", r"\\\1", re.sub(r"[ \t\r\n]+", " ", text).strip(" "))
 
 
 def _fenced(text: str, language: str) -> str:

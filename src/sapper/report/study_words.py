@@ -35,11 +35,14 @@ class ClaimLine:
 
 
 def claim_line(claim: Claim, part: int) -> ClaimLine:
-    """The measured number has the paper's decimals, and more where rounding would put it on the other side."""
-    ends = claim.within or ()
-    digits = max([_decimals(v) for v in (claim.paper, *ends) if v is not None], default=None)
+    """The measured number has the paper's decimals, or three digits if that is more; and more where rounding would put
+    it on the other side of the range.
+    """
+    said = [v for v in (claim.paper, *(claim.within or ())) if v is not None and math.isfinite(v)]
     measured = claim.measured
-    if digits is not None and measured is not None:
+    digits = 0
+    if measured is not None and math.isfinite(measured):
+        digits = max(_decimals(v) for v in (*said, float(f"{measured:.3g}")))
         while digits < 12 and _rounds_over(claim, measured, digits):
             digits += 1
     return ClaimLine(
@@ -138,15 +141,15 @@ def _plain(value: float | None) -> str:
     return _grouped(f"{value:.10g}")
 
 
-def _decimals(value: float) -> int | None:
+def _decimals(value: float) -> int:
     text = f"{value:.10g}"
-    return None if not math.isfinite(value) else 0 if "e" in text else len(text.partition(".")[2])
+    return 0 if "e" in text else len(text.partition(".")[2])
 
 
-def _fixed(value: float | None, digits: int | None) -> str:
+def _fixed(value: float | None, digits: int) -> str:
     if value is None or not math.isfinite(value):
         return NONE
-    if digits is None or (value and abs(value) < 0.5 * 10**-digits):
+    if value and abs(value) < 0.5 * 10**-digits:
         return number(value).replace("-", "−")
     return _grouped(f"{round(value, digits) + 0.0:.{digits}f}")  # no −0.0
 

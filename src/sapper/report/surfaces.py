@@ -52,9 +52,9 @@ class Shade:
         return np.where(np.isfinite(values), bands, -1)
 
     def colour(self, band: int) -> str:
-        share = np.asarray(band / max(self.bands - 1, 1))
+        share = band / max(self.bands - 1, 1)
         around_zero = self.low == -self.high and self.high > 0
-        mixed = pictures.diverging(2 * share - 1) if around_zero else pictures.sequential(share)
+        mixed = pictures.diverging(np.array(2 * share - 1)) if around_zero else pictures.sequential(np.array(share))
         return "#{:02x}{:02x}{:02x}".format(*mixed.tolist())
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sapper.claims import Claim, Part, Table
+from sapper.claims import Claim, Figure, Part, Table
 from sapper.forward_derivative import forward_derivative
 from sapper.lab import Lab
 from sapper.report.figures import lines
@@ -28,9 +28,9 @@ def toy_and(lab: Lab) -> Part:
     agreement = _agreement(shown)
     return Part(
         title="Fig. 3 to 5: the AND network",
-        text="Two inputs in [0, 1], two hidden sigmoids, one output, 1 000 uniform samples labelled by the AND of the rounded "
-        "inputs, per-sample gradient descent on cross-entropy. Along x1 = 1 the output climbs a cliff; the table says where "
-        "it passes 0.11 and 0.95, the outputs the paper shows at (1, 0.37) and (1, 0.43). Its cliff at 0.40 is one seed's; "
+        text="Two inputs in [0, 1], two hidden sigmoids, one output, 1 000 uniform samples labelled by the AND of the "
+        "rounded inputs, per-sample gradient descent on cross-entropy. Along x1 = 1 the output climbs a cliff; the table "
+        "says where it passes 0.11 and 0.95, the outputs the paper shows at (1, 0.37) and (1, 0.43). Its cliff at 0.40 is one seed's; "
         "here it stands where the rounding puts the boundary, near 0.5.",
         claims=[
             Claim(what="width of the climb from 0.11 to 0.95 along x1 = 1 (median over seeds)", where="Fig. 3", sure="stated",
@@ -105,7 +105,7 @@ def _agreement(network: nn.Sequential) -> float:
     return float((ours - other).abs().max() / other.abs().max())
 
 
-def _figures(lab: Lab, network: nn.Sequential) -> list:
+def _figures(lab: Lab, network: nn.Sequential) -> list[Figure]:
     axis = torch.linspace(0, 1, 61, dtype=torch.float64)
     grid = torch.cartesian_prod(axis, axis)[:, [1, 0]]  # rows are x2
     with torch.no_grad():
@@ -113,9 +113,17 @@ def _figures(lab: Lab, network: nn.Sequential) -> list:
     slope = forward_derivative(network, grid)[:, 0, 1].reshape(61, 61).numpy()
     low, high = _cliff(network)
     marks = [Mark(1.0, round(value, 2), f"(1, {value:.2f})") for value in (low, high) if value == value]
-    names = {"title": "", "x_title": "x1", "y_title": "x2"}
-    first = surface(output, axis.numpy(), axis.numpy(), **{**names, "title": "Output F(x1, x2)"}, value_title="F", marks=marks)
-    second = surface(slope, axis.numpy(), axis.numpy(), **{**names, "title": "Forward derivative ∂F/∂x2"},
+    first = surface(
+        output,
+        axis.numpy(),
+        axis.numpy(),
+        title="Output F(x1, x2)",
+        x_title="x1",
+        y_title="x2",
+        value_title="F",
+        marks=marks,
+    )
+    second = surface(slope, axis.numpy(), axis.numpy(), title="Forward derivative ∂F/∂x2", x_title="x1", y_title="x2",
                      value_title="∂F/∂x2")  # fmt: skip
     edge = lines({"F(1, x2)": (axis.numpy(), output[:, -1])}, title="The cliff along x1 = 1", x_title="x2", y_title="F")
     return [

@@ -1,0 +1,169 @@
+"""The later parts of the JSMA study: what is hard, what foretells it, the options, the detector (Fig. 14, 15, 17, VII)."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import torch
+
+from sapper import hardness, log, noise
+from sapper.adversarial_distance import adversarial_distance
+from sapper.claims import Claim, Part, Table
+from sapper.goal import Targeted
+from sapper.lab import Lab
+from sapper.oracle import TorchOracle, frozen
+from sapper.regularity import Detection, detection, roughness
+from sapper.report.figures import lines, scatter
+from sapper.scheduler import craft
+from sapper.statistics import pair_matrix
+from sapper.studies._jsma_common import GAMMA, Cells, cases_of, hundred, lenet, pair_figure, percent, spearman, tidy
+
+BUDGETS = (0.3, 1.3, 2.6, 5.1, 7.7, 10.2, 12.8, 25.5, 38.3)
+"""Υ in % of Fig. 14."""
+ITERATIONS = [int(784 * budget / 200) for budget in BUDGETS]
+
+
+def hardness_run(lab: Lab) -> Path:
+    limit = lab.size(paper=1000, smoke=20)
+    return lab.audit(
+        "hardness", lenet(lab), "test", limit=limit, goal="targeted:every", threat="l0:38.3%", attack="jsma"
+    )
+
+
+def hardness_of(lab: Lab) -> np.ndarray:
+    cases = cases_of(hardness_run(lab))
+    curve = hardness.truncate(cases, 784, ITERATIONS)
+    return hardness.hardness(curve, cases["label"].to_numpy(), cases["target"].to_numpy(), 10)
+
+
+def hardness_matrix(lab: Lab) -> Part:
+    """Fig. 14: mean distortion integrated over the success rate, nine budgets from one run."""
+    cases = cases_of(hardness_run(lab))
+    curve = hardness.truncate(cases, 784, ITERATIONS)
+    rows: Cells = [
+        [budget, int(784 * budget / 200), 100 * float(s.mean()), 100 * float(d.mean())]
+        for budget, s, d in zip(BUDGETS, curve.success, curve.distortion, strict=True)
+    ]
+    values = 100 * hardness_of(lab)
+    return Part(
+        title="Fig. 14: hardness",
+        text="One run at the largest budget gives all nine: a case succeeds within a budget if it succeeded by that "
+        "iteration. Only a picture was published.",
+        tables=[Table(title="budgets", columns=["Υ %", "iterations", "success %", "mean distortion %"], rows=rows)],
+        figures=[pair_figure(lab, "hardness.svg", values, "Fig. 14: hardness H(s, t), in % of the features", 1, "")],
+    )
+
+
+def predictability(lab: Lab) -> Part:
+    """Fig. 15: adversarial distance, and whether it foretells hardness."""
+    run, model = hardness_run(lab), lenet(lab)
+    cases, x = cases_of(run), torch.from_numpy(log.read_inputs(run))
+    sample = torch.from_numpy(cases["sample"].to_numpy())
+    goal = Targeted(torch.from_numpy(cases["label"].to_numpy()), torch.from_numpy(cases["target"].to_numpy()))
+    with frozen(model.module):
+        single, over_pairs = adversarial_distance(TorchOracle(model.module), x[sample], goal, 128)
+    assert over_pairs is not None
+    table = cases.with_columns(single=single.numpy(), pairs=over_pairs.numpy())
+    mean = pair_matrix(table["label"], table["target"], table["pairs"], 10).mean
+    hard = hardness_of(lab)
+    known = np.isfinite(mean) & np.isfinite(hard)
+    rho = spearman(mean[known], hard[known])
+    found = table.filter(pl.col("found"))
+    per_sample = spearman(found["pairs"].to_numpy(), found["distance"].to_numpy())
+    names = [f"{s}→{t}" for s, t in zip(*np.nonzero(known), strict=True)]
+    chart = scatter(mean[known], hard[known], names, title=f"A foretells H: Spearman {rho:.2f}",
+                    x_title="adversarial distance A(s, t), pairs", y_title="hardness H(s, t)")  # fmt: skip
+    return Part(
+        title="Fig. 15: adversarial distance",
+        text=f"A is the share of pairs of features that are not admissible in the clean sample's saliency map; it needs no "
+        f"attack. Over single features the mean A is {float(single.mean()):.3f}, over pairs {float(over_pairs.mean()):.3f}. "
+        f"The robustness R(F), the smallest A over samples and targets, is {float(over_pairs.min()):.4f} over pairs and "
+        f"{float(single.min()):.4f} over single features. For single samples, A and the distortion that a success needed "
+        f"correlate with {per_sample:.2f} (Spearman).",
+        claims=[
+            Claim(what="Spearman correlation of A(s, t) and H(s, t)", where="Fig. 14 and 15", sure="derived",
+                  within=(0.3, 1.0), measured=rho, note="the paper only looks, and finds them alike"),
+        ],
+        figures=[
+            pair_figure(lab, "adversarial-distance.svg", mean, "Fig. 15: adversarial distance A(s, t), over pairs", 2, ""),
+            lab.figure("a-h.svg", chart, "Each class pair: adversarial distance against hardness"),
+        ],
+    )  # fmt: skip
+
+
+def options(lab: Lab) -> Part:
+    """The paper's warning about probabilities, single features against pairs, and theta (Fig. 17's axis)."""
+    data, model = lab.samples("test", lab.size(paper=200, smoke=5)), lenet(lab).module
+    index = torch.arange(len(data))
+    draws = noise.uniform(noise.keys(lab.seed, index), index * 0, 1, torch.float64)[:, 0]
+    target = (data.y + 1 + (9 * draws).long()) % 10
+    rows: Cells = []
+    variants = ["jsma", "jsma:saliency=probabilities", "jsma:features=single"]
+    variants += [f"jsma:theta={theta:g}" for theta in (0.1, 0.3, 0.5, 0.7, -0.1, -0.3, -0.5, -0.7, -1.0)]
+    for attack in variants:
+        result = craft(model, data.x, data.y, attack=attack, threat=GAMMA, targets=target, seed=lab.seed)
+        changed = result.distance[result.found]
+        size = float(changed.mean()) / 784 if len(changed) else None
+        rows.append([attack, *hundred(float(result.found.double().mean()), size), float(result.steps.double().mean())])
+    degenerate = _degeneracy(model, data.x, data.y, target)
+    return Part(
+        title="Logits and probabilities, pairs and single features, theta",
+        text="The derivatives of all probabilities sum to zero, so over probabilities the sum of the other classes is "
+        "exactly minus the target's: the second condition says nothing and the score is the square of the first.",
+        claims=[
+            Claim(what="largest |Σ others + target| / |target| over probabilities", where="section IV.A", sure="derived",
+                  paper=0, within=(0, 1e-3), measured=degenerate),
+        ],
+        tables=[Table(title=f"{len(data)} test samples, one random target each",
+                      columns=["attack", "success %", "distortion of successes %", "mean iterations"],
+                      rows=tidy(rows))],
+    )  # fmt: skip
+
+
+def detector(lab: Lab) -> Part:
+    """Section VII: squared differences of neighbouring pixels, and a JSMA that keeps them low."""
+    limit = lab.size(paper=500, smoke=10)
+    series, judged = {}, {}
+    rows: Cells = []
+    for name, attack in (("jsma", "jsma"), ("decreasing", "jsma:theta=-1"), ("adaptive", "jsma:roughness=0")):
+        run = lab.audit(
+            f"detect-{name}", lenet(lab), "test", limit=limit, goal="targeted:random", threat=GAMMA, attack=attack
+        )
+        judged[name], share = _detect(run)
+        series[name] = (judged[name].false_positives, judged[name].true_positives)
+        rows.append([attack, 100 * share, 100 * judged[name].paired, judged[name].auc, 100 * judged[name].at(0.05)])
+    chart = lines(series, title="Detecting by roughness", x_title="false positives", y_title="detected",
+                  x_range=(0, 1), y_range=(0, 1), diagonal=True)  # fmt: skip
+    return Part(
+        title="The detector of section VII",
+        text="The score of an image is the sum of squared differences of neighbouring pixels. The adaptive attack only "
+        "changes features that do not raise it.",
+        claims=[
+            percent("adversarial sample rougher than its source", "section VII", "stated", 100, judged["jsma"].paired,
+                     (99, 100), "the paper: always higher"),
+        ],
+        tables=[Table(title="detection of successful samples",
+                      columns=["attack", "success %", "rougher than the source %", "AUC", "detected % at 5 % false alarms"],
+                      rows=tidy(rows))],
+        figures=[lab.figure("roc.svg", chart, "ROC of the roughness score")],
+    )  # fmt: skip
+
+
+def _detect(run: Path) -> tuple[Detection, float]:
+    """The detector against one run's successes, and the run's success rate."""
+    (folder,) = (path.name for path in (run / "shards").iterdir())
+    cases = log.read_cases(run, folder)
+    x_adv = np.concatenate([log.read_adversarial(run, folder, shard) for shard in cases["shard"].unique().sort()])
+    found = cases["found"].to_numpy()
+    source = cases["sample"].to_numpy()[found]
+    clean = roughness(log.read_inputs(run))
+    return detection(clean, roughness(x_adv[found]), source), float(found.mean())
+
+
+def _degeneracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, target: torch.Tensor) -> float:
+    with frozen(model):
+        logits, pull = TorchOracle(model).vjp(x)
+        p = logits.softmax(1)
+        up, down = (pull(p * (c - (p * c).sum(1, keepdim=True))) for c in Targeted(y, target).directions(logits))
+    size = up.flatten(1).abs().amax(1)
+    return float(((up + down).flatten(1).abs().amax(1) / size.clamp_min(1e-30)).max())
