@@ -18,7 +18,7 @@ from sapper import cli
 from sapper.models.training import train
 
 SAPPER = str(Path(sys.executable).with_name("sapper"))
-ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "80"}
+ENVIRONMENT = os.environ | {"COLUMNS": "80"}
 
 
 @dataclass(frozen=True)

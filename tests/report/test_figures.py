@@ -163,6 +163,16 @@ def test_scatter_labels_do_not_run_into_each_other() -> None:
     assert "A" in texts(figures.scatter(x, x, title="t", x_title="A", y_title="H"))
 
 
+def test_takes_numbers_of_every_kind() -> None:
+    for kind in (np.float32, np.int64, np.bool_):
+        values = np.eye(2, dtype=kind)
+        matrix(values, ["a", "b"], means=True)
+        figures.surface(values, np.arange(2), np.arange(2), title="", x_title="", y_title="", value_title="")
+        figures.saliency(values, "t")
+        figures.lines({"a": (values[0], values[1])}, title="", x_title="", y_title="")
+        figures.scatter(values[0], values[1], ["p", "q"], title="", x_title="", y_title="")
+
+
 def test_the_same_figure_every_time() -> None:
     def draw() -> str:
         return figures.lines({"a": (UNIT, UNIT), "b": (UNIT, 1 - UNIT)}, title="t", x_title="x", y_title="y")

@@ -103,7 +103,7 @@ def test_every_claim_is_in_both(written: tuple[str, str]) -> None:
     assert "1 success Fig. 11 97.05 % stated 95 to 100 % 98.83 % ✓ met" in said
     assert "1 distortion Fig. 12 3.62 % from memory 3 to 4 % 4.0001 % ✗ missed" in said
     assert "1 recognisable Fig. 9 – second hand – – ○ not comparable" in said
-    assert "2 iterations §V 270 000 derived 1 000 to 300 000 12 346 ✓ met" in said.replace("12 345.6", "12 346")
+    assert "2 iterations §V 270 000 derived 1 000 to 300 000 12 346 ✓ met" in said
     assert said.count("recognisable") == 2
     for claim in CLAIMS:
         assert document.count(f"| {claim.what} |") == 2

@@ -54,6 +54,7 @@ def matrix(
         limits: The values drawn lightest and darkest; by default the least and the greatest.
     """
     assert values.shape == (len(rows), len(columns)), f"{values.shape} for {len(rows)} × {len(columns)} names"
+    values = values.astype(np.float64)
     low, high = limits or _limits(values)
     cells = [
         _cell((i, j), value, digits, (value - low) / ((high - low) or 1))

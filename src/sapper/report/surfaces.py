@@ -84,6 +84,7 @@ def surface(
         side: Of the plot in pixels.
     """
     assert values.shape == (len(y), len(x)), f"{values.shape} for {len(y)} × {len(x)} points"
+    values = values.astype(np.float64)
     shade, across, up = Shade.of(values), _edges(x), _edges(y)
     width, height = _crisp(len(x), side), _crisp(len(y), side)
     squares = _squares(_boxes(shade, values, across, up), _scale(across), _scale(up), (x_title, y_title))
@@ -95,7 +96,7 @@ def saliency(values: np.ndarray, title: str, value_title: str = "saliency", side
     """A map (H, W) around zero: blue below, orange above, the strongest value in full colour. A large map is reduced
     so that the strongest of each block stays.
     """
-    values = pictures.pool(values, LARGEST)
+    values = pictures.pool(values.astype(np.float64), LARGEST)
     top = float(np.nanmax(np.abs(values), initial=0.0)) or 1.0
     shade = Shade(-top, top, 2 * 60 + 1)
     pixel = max(1, round(side / max(values.shape)))
