@@ -9,24 +9,27 @@ import torch
 from sapper.goal import Goal
 from sapper.oracle import GradientOracle
 from sapper.saliency import share_of_pairs
-from sapper.tensors import Batch, Scalars, take
+from sapper.tensors import Batch, Counts, Scalars, take
 
 PAIRS_UP_TO = 4096
 """Features beyond which the quadratic count of pairs is not made."""
 
 
-def adversarial_distance(oracle: GradientOracle, x: Batch, goal: Goal, size: int) -> tuple[Scalars, Scalars | None]:
-    """A(X, t) of each row for increasing features: over single features, and over pairs where those can be counted.
+def adversarial_distance(
+    oracle: GradientOracle, x: Batch, sample: Counts, goal: Goal, size: int
+) -> tuple[Scalars, Scalars | None]:
+    """A(X, t) of each case for increasing features: over single features, and over pairs where those can be counted.
 
     Args:
         oracle: The model's door.
         x: Clean samples.
-        goal: Their goals.
+        sample: For each case, which of them.
+        goal: The cases' goals.
         size: Rows at once.
     """
     single, pairs = [], []
-    for rows in torch.arange(len(x), device=x.device).split(size):
-        logits, pull = oracle.vjp(x[rows])
+    for rows in torch.arange(len(sample), device=x.device).split(size):
+        logits, pull = oracle.vjp(x[sample[rows]])
         rising, falling = take(goal, rows).directions(logits)
         target, others = pull(rising).flatten(1), pull(falling).flatten(1)
         single.append(1 - ((target > 0) & (others < 0)).to(x.dtype).mean(1))

@@ -4,6 +4,7 @@
     environment.json   versions, device, batch sizes measured
     samples.parquet    one row per sample (SAMPLE);  samples.safetensors: its input, tensor "x"
     preflight.json     what the checks before the attacks found
+    vulnerability.parquet   for targeted l0 runs: the adversarial distance of each case (VULNERABILITY)
     shards/ATTACK.THREAT/00003.parquet       one row per case (CASE)
     shards/ATTACK.THREAT/00003.safetensors   its adversarial inputs, tensor "x_adv", in the order of the rows
     summary.json       written last (`Summary`)
@@ -57,6 +58,14 @@ CASE = {
     "confidence": pl.Float64,  # probability of `prediction`
     "seconds": pl.Float64,  # this case's share of the time of its batches
     "error": pl.String,  # why the case could not be run; else null
+}
+
+VULNERABILITY = {
+    "sample": pl.Int64,
+    "label": pl.Int64,
+    "target": pl.Int64,
+    "single": pl.Float64,  # adversarial distance A(X, t) over single features: close to 1 is hard
+    "pairs": pl.Float64,  # over pairs of features; null where there are too many to count
 }
 
 

@@ -5,12 +5,8 @@ So a run that was stopped at any moment goes on with the same command, and ends 
 """
 
 import math
-import os
-import platform
 import tomllib
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,16 +16,18 @@ from rich.console import Console
 from torch import Tensor
 
 from sapper import catalogue, log, noise
+from sapper.adversarial_distance import adversarial_distance
 from sapper.attack import Attack, Cascade, check_fits, stages
 from sapper.data.dataset import Data
+from sapper.environment import describe
 from sapper.errors import ModelError, RunError, UsageError
-from sapper.goal import Goal, GoalSpec
+from sapper.goal import Goal, GoalSpec, Untargeted
 from sapper.models.model import Model
 from sapper.oracle import TorchOracle, frozen
 from sapper.preflight import Preflight, clean_inputs, inspect
 from sapper.progress import CaseProgress
-from sapper.scheduler import Crafted, check_options, craft_cases, measure_batch
-from sapper.spec import Spec, command, differences, from_plain
+from sapper.scheduler import Crafted, check_options, craft_cases, measure_batch, usual_batch
+from sapper.spec import Spec, differences, from_plain
 from sapper.summary import summarise
 from sapper.tensors import Batch, Counts, Labels, take
 from sapper.threat import NORMS, Threat, norm
@@ -127,16 +125,17 @@ def audit(
         check_options(job.attack, job.threat, data.x[0].numel())
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)
-    usual = max(1, min(len(x), 128, (1 << 21) // x[0].numel()))
-    before = inspect(module, data, x, spec.batch_size or usual)
+    before = inspect(module, data, x, spec.batch_size or usual_batch(x))
     cases = _cases(spec, data.y.to(device), before)
     run = out or Path("runs") / f"{model.name}-{data.name}-{spec.digest()}"
     _open(run, spec)
     with frozen(module):
         oracle = TorchOracle(module)
-        size = _environment(run, spec, model, data, work, oracle, x, before)
+        size = _batch_size(run, spec, model, data, work, oracle, x)
         _write_samples(run, data, x, before)
         with CaseProgress(console) as progress:
+            if any(job.threat.p == 0 for job in work):
+                _write_vulnerability(run, oracle, x, cases, size)
             for job in work:
                 _run_job(run, job, oracle, x, cases, before, spec, size, progress)
     summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work])
@@ -169,35 +168,11 @@ def _open(run: Path, spec: Spec) -> None:
         )
 
 
-def _environment(
-    run: Path, spec: Spec, model: Model, data: Data, work: list[Job], oracle: TorchOracle, x: Batch, before: Preflight
-) -> int:
-    """Writes environment.json once, and returns the batch size that all of the run's shards use."""
-    known = log.read_environment(run)
-    if not known:
-        goal = GoalSpec.parse("misclassification").cases(data.y.to(x.device), before.logits, data.y)[1]
-        packages = ("sapper", "torch", "numpy", "polars", "scikit-learn")
-        known = {
-            "started": datetime.now(UTC).isoformat(timespec="seconds"),
-            "command": command(spec),
-            "versions": {"python": platform.python_version(), **{name: version(name) for name in packages}},
-            "device": str(x.device) if x.device.type == "cpu" else torch.cuda.get_device_name(x.device),
-            "threads": torch.get_num_threads(),
-            "platform": platform.platform(),
-            "commit": os.environ.get("SAPPER_COMMIT", ""),
-            "dtype": str(x.dtype).removeprefix("torch."),
-            "seed": spec.seed,
-            "batch_size": spec.batch_size or measure_batch(oracle, x, goal),
-            "model": {"name": model.name, "description": model.description, "digest": model.digest},
-            "data": {"name": data.name, "samples": len(data), "shape": list(data.shape)},
-            "classes": list(data.classes),
-            "bounds": list(data.bounds),
-            "citations": [
-                {"name": name, "title": paper.title, "authors": paper.authors, "year": paper.year, "url": paper.url,
-                 "bibtex": paper.bibtex()}
-                for name, paper in catalogue.papers([job.attack for job in work])
-            ],
-        }  # fmt: skip
+def _batch_size(run: Path, spec: Spec, model: Model, data: Data, work: list[Job], oracle: TorchOracle, x: Batch) -> int:
+    """Writes environment.json once, with the batch size that all of the run's shards use."""
+    if not (known := log.read_environment(run)):
+        size = spec.batch_size or measure_batch(oracle, x, Untargeted(data.y.to(x.device)))
+        known = describe(spec, model, data, x, [job.attack for job in work], size)
         log.write_json(run / "environment.json", known)
     return known["batch_size"]
 
@@ -217,6 +192,22 @@ def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
     log.write_table(run / "samples.parquet", table)
     log.write_tensors(run / "samples.safetensors", {"x": x.cpu().numpy()})
     log.write_json(run / "preflight.json", before.findings)
+
+
+def _write_vulnerability(run: Path, oracle: TorchOracle, x: Batch, cases: Cases, size: int) -> None:
+    """What the saliency maps of the clean samples foretell, where the goal names targets."""
+    path, target = run / "vulnerability.parquet", cases.goal.targets()
+    if target is None or path.exists():
+        return
+    single, pairs = adversarial_distance(oracle, x, cases.sample, cases.goal, size)
+    columns = {
+        "sample": cases.sample.tolist(),
+        "label": cases.goal.label.tolist(),
+        "target": target.tolist(),
+        "single": single.tolist(),
+        "pairs": [None] * len(single) if pairs is None else pairs.tolist(),
+    }
+    log.write_table(path, pl.DataFrame(columns, schema=log.VULNERABILITY))
 
 
 def _run_job(

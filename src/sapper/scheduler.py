@@ -139,12 +139,17 @@ def craft_cases(
     return _judge(oracle, case, ledger, size)
 
 
+def usual_batch(x: Batch) -> int:
+    """128 rows, or fewer where inputs are large."""
+    return min(len(x), 128, max(1, _USUAL_FEATURES // x[0].numel()))
+
+
 def measure_batch(oracle: GradientOracle, x: Batch, goal: Goal) -> int:
     """The number of rows at which the model is fastest per row, forward and backward, doubling while that helps.
 
-    Measuring costs some batches, so for few rows a usual size is taken: 128, or fewer where inputs are large.
+    Measuring costs some batches, so for few rows the usual size is taken.
     """
-    usual = min(len(x), 128, max(1, _USUAL_FEATURES // x[0].numel()))
+    usual = usual_batch(x)
     if len(x) < 2048:
         return usual
     size, best, fastest = max(1, usual // 4), usual, math.inf

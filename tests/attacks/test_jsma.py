@@ -57,31 +57,21 @@ def algorithm_2(model: nn.Module, x: Tensor, target: int, most: int, attack: JSM
 @pytest.mark.parametrize("features", ["pair", "single"])
 @pytest.mark.parametrize("saliency", ["logits", "probabilities"])
 def test_all_samples_at_once_do_what_algorithm_2_does_to_each(theta: float, features, saliency) -> None:
-    model = network((14,), classes=5, seed=2, dtype=torch.float64)
+    model = network((14,), classes=3, seed=2, dtype=torch.float64)
     x, _ = samples(model, rows=12, shape=(14,))
     x[::3] = x[::3].round()  # some start at the edges
     label = predict(model, x)
-    target = (label + 1 + torch.arange(12) % 4) % 5
+    target = (label + 1 + torch.arange(12) % 2) % 3
     attack = JSMA(theta=theta, features=features, saliency=saliency)
     result = sapper.craft(model, x, label, attack=attack, threat="l0:9", targets=target, batch_size=5)
-    assert (~result.found).any() or features == "pair"
+    assert 3 < int(result.found.sum()) < 12
     for row in range(12):
         expected, steps, won = algorithm_2(model, x[row], int(target[row]), 9, attack)
         assert bool(result.found[row]) == won
         assert torch.equal(result.x_adv[row], expected)
+        assert int(result.steps[row]) == steps
         if won:
             assert int(result.forwards[row]) == steps + 1
-
-
-def test_the_comparison_with_algorithm_2_sees_both_ends() -> None:
-    """Else the test above could pass with nothing found, or everything."""
-    model = network((14,), classes=5, seed=2, dtype=torch.float64)
-    x, _ = samples(model, rows=12, shape=(14,))
-    label = predict(model, x)
-    target = (label + 1 + torch.arange(12) % 4) % 5
-    found = sapper.craft(model, x, label, attack=JSMA(theta=0.3), threat="l0:9", targets=target).found
-    assert found.any()
-    assert not found.all()
 
 
 def test_the_others_count_and_not_only_the_target() -> None:

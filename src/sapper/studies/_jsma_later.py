@@ -61,7 +61,7 @@ def predictability(lab: Lab) -> Part:
     sample = torch.from_numpy(cases["sample"].to_numpy())
     goal = Targeted(torch.from_numpy(cases["label"].to_numpy()), torch.from_numpy(cases["target"].to_numpy()))
     with frozen(model.module):
-        single, over_pairs = adversarial_distance(TorchOracle(model.module), x[sample], goal, 128)
+        single, over_pairs = adversarial_distance(TorchOracle(model.module), x, sample, goal, 128)
     assert over_pairs is not None
     table = cases.with_columns(single=single.numpy(), pairs=over_pairs.numpy())
     mean = pair_matrix(table["label"], table["target"], table["pairs"], 10).mean

@@ -30,8 +30,8 @@ def toy_and(lab: Lab) -> Part:
         title="Fig. 3 to 5: the AND network",
         text="Two inputs in [0, 1], two hidden sigmoids, one output, 1 000 uniform samples labelled by the AND of the "
         "rounded inputs, per-sample gradient descent on cross-entropy. Along x1 = 1 the output climbs a cliff; the table "
-        "says where it passes 0.11 and 0.95, the outputs the paper shows at (1, 0.37) and (1, 0.43). Its cliff at 0.40 is one seed's; "
-        "here it stands where the rounding puts the boundary, near 0.5.",
+        "says where it passes 0.11 and 0.95, the outputs the paper shows at (1, 0.37) and (1, 0.43). Its cliff "
+        "at 0.40 is one seed's; here it stands where the rounding puts the boundary, near 0.5.",
         claims=[
             Claim(what="width of the climb from 0.11 to 0.95 along x1 = 1 (median over seeds)", where="Fig. 3", sure="stated",
                   paper=0.06, within=(0.02, 0.12), measured=width, note="0.37 to 0.43"),
