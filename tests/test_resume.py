@@ -96,7 +96,8 @@ def test_stopped_before_any_of_the_files_it_writes_a_run_ends_the_same(
 
         with monkeypatch.context() as patch:
             patch.setattr(log, "write_whole", write_some)
-            assert ask("audit", model, *SMALL, "--out", run).code == 130
+            answer = ask("audit", model, *SMALL, "--out", run)
+        assert (answer.code, answer.err.splitlines()[-1]) == (130, "stopped; the same command goes on where it was.")
         assert len(files(run)) == stop_at
         audit(model, *SMALL, "--out", run)
         assert files(run) == files(small)

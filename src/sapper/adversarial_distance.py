@@ -5,19 +5,23 @@ work with. A(X, t) = 1 - the share that is; close to 1 is hard. The robustness R
 """
 
 import torch
+from jaxtyping import Float, Int
+from torch import Tensor
 
 from sapper.goal import Goal
 from sapper.oracle import GradientOracle
 from sapper.saliency import share_of_pairs
-from sapper.tensors import Batch, Counts, Scalars, take
+from sapper.tensors import Batch, take
+
+PerCase = Float[Tensor, " cases"]
 
 PAIRS_UP_TO = 4096
 """Features beyond which the quadratic count of pairs is not made."""
 
 
 def adversarial_distance(
-    oracle: GradientOracle, x: Batch, sample: Counts, goal: Goal, size: int
-) -> tuple[Scalars, Scalars | None]:
+    oracle: GradientOracle, x: Batch, sample: Int[Tensor, " cases"], goal: Goal, size: int
+) -> tuple[PerCase, PerCase | None]:
     """A(X, t) of each case for increasing features: over single features, and over pairs where those can be counted.
 
     Args:
