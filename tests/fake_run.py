@@ -56,6 +56,7 @@ def write_fake_run(
     model: str = "lenet",
     data: str = "digits",
     seed: int = 0,
+    vulnerability: bool = False,
 ) -> Path:
     random = np.random.default_rng(12345)  # the data are the same for every seed
     x = _blobs(random, samples, shape)
@@ -71,6 +72,8 @@ def write_fake_run(
         _write_shards(run, plan, cases, x_adv)
         results.append(_result(plan, table, cases))
         everything.setdefault(plan.threat, []).append(cases)
+        if vulnerability and plan.goal.startswith("targeted"):
+            log.write_table(run / "vulnerability.parquet", _vulnerability(cases))
     worst = [_worst(threat, table, pl.concat(cases)) for threat, cases in everything.items()]
     clean = float((table["label"] == table["clean_prediction"]).mean())  # pyright: ignore
     log.write_json(run / "summary.json", log.Summary(model, data, clean, results, worst, [], FINDINGS))
@@ -142,7 +145,7 @@ def _attacked(
         "found": _null(failed, found),
         "distance": _null(failed | ~found, size[plan.threat.partition(":")[0]]),
         **{name: _null(failed, values) for name, values in size.items()},
-        "steps": random.integers(1, 40, len(sample)),
+        "steps": _steps(plan, random.integers(1, 40, len(sample)), size["l0"], found),
         "forwards": random.integers(2, 41, len(sample)),
         "backwards": random.integers(1, 40, len(sample)),
         "clean_confidence": samples["clean_confidence"].to_numpy()[sample],
@@ -151,6 +154,20 @@ def _attacked(
         "error": ["RuntimeError: the model returned <nan> & gave up" if bad else None for bad in failed],
     }
     return pl.DataFrame(columns, schema=log.CASE), x_adv
+
+
+def _steps(plan: Plan, steps: np.ndarray, l0: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Of jsma as many as its changes take, two features each."""
+    if not plan.attack.startswith("jsma"):
+        return steps
+    taken = np.ceil(l0 / 2).astype(int)
+    return np.where(found, taken, taken.max())
+
+
+def _vulnerability(cases: pl.DataFrame) -> pl.DataFrame:
+    single, pairs = np.random.default_rng(7).uniform(0.4, 0.7, (2, len(cases)))
+    table = cases.select("sample", "label", "target").with_columns(single=single, pairs=pairs)
+    return table.cast(log.VULNERABILITY)  # pyright: ignore
 
 
 def _changed(random: np.random.Generator, threat: str, x: np.ndarray) -> np.ndarray:

@@ -46,9 +46,7 @@ def test_every_attack_and_option_is_in_the_catalogue(name: str) -> None:
 def test_every_command_and_option_is_in_the_page_of_the_command_line(name: str) -> None:
     page = section("docs/cli.md", f"sapper {name}")
     for argument in app[name].assemble_argument_collection():
-        assert argument.name.upper() in page or argument.name in page, argument.name
-        assert argument.parameter.help
-        assert argument.parameter.help.split()[0] in page
+        assert re.search(rf"^│.*{re.escape(argument.name)}\b.*  \w.*\w", page, re.MULTILINE), argument.name
 
 
 @pytest.mark.parametrize("goal", ["misclassification", "confidence:", "targeted:every", "source-target:"])
@@ -77,8 +75,8 @@ def test_there_are_command_lines_to_look_at() -> None:
 
 def test_the_python_of_the_readme_runs(capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = blocks("README.md", "python")
-    model = network()
-    x, y = samples(model)
+    model = network((1, 4, 4))
+    x, y = samples(model, shape=(1, 4, 4))
     names = {"model": model, "x": x, "y": y, "targets": (y + 1) % 4}
     exec(example, names)
     assert "tensor(" in capsys.readouterr().out
@@ -114,6 +112,6 @@ LINKS = [
 
 @pytest.mark.parametrize(("page", "target"), LINKS, ids=lambda value: getattr(value, "name", value))
 def test_every_link_leads_somewhere(page: Path, target: str) -> None:
-    if target == "docs/benchmarks.md" and not (ROOT / target).exists():
-        pytest.skip("`make bench` has not written it yet")
+    if target in ("docs/benchmarks.md", "docs/report.png") and not (ROOT / target).exists():
+        pytest.skip("not made yet")
     assert (page.parent / target).exists()

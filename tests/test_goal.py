@@ -165,7 +165,7 @@ def test_the_cotangent_is_the_rows_own_derivative_whatever_its_batch_mates(name:
 
 
 def test_a_sure_model_keeps_its_derivative() -> None:
-    """In float32 the label's 1 - p would be 0 while the others' p are not: a direction that is not the loss's."""
+    """The label's 1 - p rounds to 0 while the others' p do not: a direction that is not the loss's."""
     logits = torch.tensor([[40.0, 0.0, 3.0]])
     cotangent = Untargeted(torch.tensor([0])).cotangent("cross_entropy", logits)
     odds = torch.tensor([[1 + math.exp(3), -1.0, -math.exp(3)]])

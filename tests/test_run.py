@@ -32,7 +32,7 @@ def run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return run
 
 
-def quick(model: Path, run: Path, *words: str) -> Path:
+def quick(model: Path | str, run: Path, *words: str) -> Path:
     audit(model, "--limit", "25", "--out", run, *words)
     return run
 
@@ -283,6 +283,19 @@ def detached(): return Odd(lambda z, x: z.detach())
 def one_way(): return Odd(lambda z, x: OneWay.apply(z))
 def breaks_off_grid(): return Odd(lambda z, x: torch.where(((x * 16) % 1 == 0).flatten(1).all(1)[:, None], z, torch.nan))
 """
+
+
+@pytest.mark.parametrize("factory", ["detached", "one_way"])
+def test_a_targeted_run_without_derivatives_ends_with_rows_too(
+    factory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd_models.py").write_text(MODULE)
+    run = quick(
+        f"odd_models:{factory}", tmp_path / "run", "--goal", "targeted:3", "--attack", "jsma", "--threat", "l0:9"
+    )
+    assert rows(run)["error"].is_not_null().all()
+    assert "vulnerability.parquet" not in files(run)
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,15 @@ class Goal(ABC):
     def cotangent(self, loss: str, logits: Logits) -> Logits:
         """The gradient of each row's own loss by its logits: what to pull back to the input.
 
-        In float64, for in float32 a model that is sure to 1 - 1e-8 has a softmax of exactly 1, and no derivative.
+        Adding a number to all logits changes no loss, so a row sums to 0. The largest logit's entry is taken from that:
+        where the model is sure, its softmax rounds to 1, and the entry to a 0 that would turn the whole gradient.
         """
         with torch.enable_grad():
-            leaf = logits.detach().double().requires_grad_()
+            leaf = logits.detach().requires_grad_()
             value: Scalars = getattr(self, loss)(leaf)
-            return torch.autograd.grad(value.sum(), leaf)[0].to(logits.dtype)
+            (cotangent,) = torch.autograd.grad(value.sum(), leaf)
+        top = logits.argmax(1, keepdim=True)
+        return cotangent.scatter(1, top, -cotangent.scatter(1, top, 0).sum(1, keepdim=True))
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,12 @@ def read_samples(run: Path) -> pl.DataFrame:
     return read_table(run / "samples.parquet")
 
 
+def read_vulnerability(run: Path) -> pl.DataFrame | None:
+    """The adversarial distance of each case (VULNERABILITY); None for runs that have none."""
+    path = run / "vulnerability.parquet"
+    return read_table(path) if path.exists() else None
+
+
 def read_inputs(run: Path) -> np.ndarray:
     """The clean inputs, in the data's units, sample first."""
     return safetensors.numpy.load_file(run / "samples.safetensors")["x"]

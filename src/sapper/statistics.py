@@ -90,6 +90,16 @@ def pair_matrix(source: pl.Series, target: pl.Series, value: pl.Series, classes:
     return PairMatrix(count, np.divide(total, count, out=np.full(count.shape, np.nan), where=count > 0))
 
 
+def spearman(x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
+    """Rank correlation, and the two-sided p-value that there is none. None where x or y does not vary."""
+    from scipy.stats import spearmanr  # takes a second, and few reports ask for it
+
+    if len(np.unique(x)) < 2 or len(np.unique(y)) < 2:
+        return None
+    rho, p = spearmanr(x, y)
+    return float(rho), float(p)  # pyright: ignore[reportArgumentType]
+
+
 def class_count(columns: Sequence[pl.Series], names: Sequence[str] | None) -> int:
     """How many classes there are: as many as have names, else as the labels and predictions show."""
     seen = [int(top) for column in columns if isinstance(top := column.max(), int)]

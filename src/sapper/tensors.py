@@ -4,7 +4,7 @@ A *record* is a dataclass whose tensors all have the batch as their first dimens
 (a threat, a number) belongs to all rows alike.
 """
 
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import is_dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -47,7 +47,10 @@ def _map(records: list[Any], function: Any) -> Any:
     first = records[0]
     if isinstance(first, Tensor):
         return function(records)
-    if is_dataclass(first) and not isinstance(first, type):
-        changed = {f.name: _map([getattr(r, f.name) for r in records], function) for f in fields(first) if f.init}
-        return replace(first, **changed)
-    return first
+    changed: dict[str, Any] = {}
+    for name, value in vars(first).items():
+        if isinstance(value, Tensor) or is_dataclass(value):
+            mapped = _map([getattr(record, name) for record in records], function)
+            if mapped is not value:
+                changed[name] = mapped
+    return replace(first, **changed) if changed else first

@@ -48,6 +48,9 @@ class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
     """Whether a step changes the best pair of features or the best single one."""
     saliency: Literal["logits", "probabilities"] = "logits"
     """Derivatives of the logits, or of the softmax: there the other classes' sum is minus the target's, and says nothing."""
+    room: float = 0.0
+    """Leave out features that can move by less than this share of theta; 0 is the paper's, which may also choose a feature
+    that is saturated from the start, to no effect. Other libraries start with about 0.01."""
     roughness: float | None = None
     """Change only pixels whose own change raises the sum of squared differences of neighbouring pixels by no more than this,
     to evade the detector the paper sketches; by default any."""
@@ -55,12 +58,14 @@ class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
     def __post_init__(self) -> None:
         if not (math.isfinite(self.theta) and self.theta != 0):
             raise UsageError(f"expected theta to be a number other than 0, got {self.theta}.")
+        if not 0 <= self.room <= 1:
+            raise UsageError(f"expected room from 0 to 1, got {self.room}.")
 
     def limit(self, budget: float) -> int:
         return math.floor(budget / (2 if self.features == "pair" else 1))
 
     def start(self, case: Case, oracle: GradientOracle) -> Searching:
-        domain = torch.ones_like(case.x.flatten(1), dtype=torch.bool)
+        domain = self._room(case, case.x.flatten(1)) >= self.room * abs(self.theta)
         return Searching(x_adv=case.x, domain=domain, done=torch.zeros_like(case.age, dtype=torch.bool))
 
     def step(self, case: Case, oracle: GradientOracle, state: Searching) -> Searching:
@@ -76,13 +81,17 @@ class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
         x = state.x_adv.flatten(1)
         changed = case.threat.clip(x.gather(1, chosen) + self.theta)
         changed = torch.where(admissible[:, None], changed, x.gather(1, chosen))
-        free = (changed > case.threat.lower) & (changed < case.threat.upper)
+        free = self._room(case, changed) > self.room * abs(self.theta)
         reached = case.goal.reached(logits.argmax(1), logits)
         return Searching(
             x_adv=x.scatter(1, chosen, changed).reshape(case.x.shape),
             domain=state.domain.scatter(1, chosen, free),
             done=reached | ~admissible,
         )
+
+    def _room(self, case: Case, values: Flat) -> Flat:
+        """How far each value is from saturating."""
+        return case.threat.upper - values if self.theta > 0 else values - case.threat.lower
 
     def _smooth(self, case: Case, x_adv: Batch, most: float) -> Flags:
         if x_adv.ndim != 4:

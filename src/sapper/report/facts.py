@@ -81,6 +81,8 @@ class Facts:
     shape: tuple[int, ...]
     """Of one input."""
     trials: tuple[Trial, ...]
+    vulnerability: pl.DataFrame | None
+    """Adversarial distances (`log.VULNERABILITY`), where the run has them."""
 
     @cached_property
     def features(self) -> int:
@@ -133,7 +135,7 @@ def read(run: Path) -> Facts:
     trials = tuple(_trial(run, result) for result in summary.results)
     other = dict(_flat({key: value for key, value in raw.items() if key not in Environment.__struct_fields__}))
     spec = (run / "spec.toml").read_text(encoding="utf-8")
-    return Facts(run, summary, environment, other, spec, samples, shape, trials)
+    return Facts(run, summary, environment, other, spec, samples, shape, trials, log.read_vulnerability(run))
 
 
 def _trial(run: Path, result: log.Result) -> Trial:

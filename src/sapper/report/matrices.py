@@ -76,12 +76,12 @@ def _targeted(facts: Facts, trial: Trial, ran: pl.DataFrame) -> list[Grid]:
     found = ran.filter(pl.col("found"))
     share = facts.features if trial.budget.in_features else 1
     size = pair_matrix(found["label"], found["target"], found["distance"] / share, facts.classes)
-    unit, show = ("% of the features", _tenths) if trial.budget.in_features else (trial.budget.unit, number)
+    unit, show = ("% of the features", tenths) if trial.budget.in_features else (trial.budget.unit, number)
     return [
-        _grid(facts, "Success rate, %", "target", success, 1.0, _whole),
-        _grid(facts, f"Mean distortion of successes, {unit}", "target", size, float(np.nanmax(size.mean)), show)
+        grid(facts, "Success rate, %", "target", success, 1.0, _whole),
+        grid(facts, f"Mean distortion of successes, {unit}", "target", size, float(np.nanmax(size.mean)), show)
         if not found.is_empty()
-        else _grid(facts, "Mean distortion of successes: nothing was found", "target", size, 1.0, show),
+        else grid(facts, "Mean distortion of successes: nothing was found", "target", size, 1.0, show),
     ]
 
 
@@ -93,10 +93,12 @@ def _predicted(facts: Facts, found: pl.DataFrame) -> Grid:
     return Grid("What the broken samples are taken for, cases", "prediction", _names(facts), cells, "sum", right, foot)
 
 
-def _grid(
-    facts: Facts, caption: str, column: str, matrix: PairMatrix, top: float, show: Callable[[float], str]
-) -> Grid:
-    cells = _cells(facts, column, matrix.mean, matrix.count, top, show)
+def grid(
+    facts: Facts, caption: str, column: str, matrix: PairMatrix, top: float, show: Callable[[float], str],
+    low: float = 0.0,
+) -> Grid:  # fmt: skip
+    """A table of the means, dark at `top` and light at `low`, with the means of its rows and columns."""
+    cells = _cells(facts, column, matrix.mean, matrix.count, top, show, low)
     total = np.nan_to_num(matrix.mean) * matrix.count
     right, foot = (
         [show(value / n) if n else NONE for value, n in zip(total.sum(axis), matrix.count.sum(axis), strict=True)]
@@ -106,12 +108,18 @@ def _grid(
 
 
 def _cells(
-    facts: Facts, column: str, values: np.ndarray, counts: np.ndarray, top: float, show: Callable[[float], str]
-) -> list[list[Cell]]:
+    facts: Facts, column: str, values: np.ndarray, counts: np.ndarray, top: float, show: Callable[[float], str],
+    low: float = 0.0,
+) -> list[list[Cell]]:  # fmt: skip
     rows = []
     for i, (row, numbers) in enumerate(zip(values, counts, strict=True)):
         pairs = enumerate(zip(row, numbers, strict=True))
-        rows.append([_cell(facts, (i, j), column, show(v) if n else "", v / (top or 1), int(n)) for j, (v, n) in pairs])
+        rows.append(
+            [
+                _cell(facts, (i, j), column, show(v) if n else "", (v - low) / ((top - low) or 1), int(n))
+                for j, (v, n) in pairs
+            ]
+        )
     return rows
 
 
@@ -155,5 +163,5 @@ def _whole(share: float) -> str:
     return f"{min(100 * share, 99) if share < 1 else 100:.0f}"
 
 
-def _tenths(share: float) -> str:
+def tenths(share: float) -> str:
     return f"{100 * share:.1f}"

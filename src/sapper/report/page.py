@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 
 from sapper import log, statistics
 from sapper.errors import RunError
-from sapper.report import charts, facts, gallery, matrices, words
+from sapper.report import charts, facts, gallery, matrices, vulnerability, words
 from sapper.report.facts import Facts, Trial
 from sapper.report.verdict import nearest_median, verdict
 
@@ -106,6 +106,7 @@ def _content(known: Facts) -> dict[str, Any]:
         "curves": _curves(known),
         "lines": [_line(known, trial) for trial in known.trials],
         "matrices": grids,
+        "vulnerability": vulnerability.vulnerability(known),
         "galleries": galleries,
         "image": words.is_image(known.shape),
         "failures": [failure for trial in known.trials for failure in _failures(trial)],
