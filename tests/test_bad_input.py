@@ -190,10 +190,7 @@ DATA = {
 }
 
 
-NOT_YET = pytest.mark.xfail(strict=True, raises=ZeroDivisionError, reason="sapper.data.checks lets it pass")
-
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=NOT_YET) if n == "no-feature" else n for n in DATA])
+@pytest.mark.parametrize("name", DATA)
 def test_data(name: str, model: Path) -> None:
     x, y, saying = DATA[name]
     np.savez("data.npz", x=x, y=y)

@@ -98,6 +98,15 @@ def test_pair_matrix() -> None:
     assert np.isnan(matrix.mean).sum() == 7
 
 
+def test_spearman() -> None:
+    rho, p = statistics.spearman(np.arange(6), np.array([1, 10, 100, 1000, 10_000, 0])) or (None, None)
+    assert rho == pytest.approx(1 - 6 * (5 * 1 + 25) / (6 * 35))  # 1 - 6 Σd² / (n (n² - 1))
+    assert p is not None
+    assert 0 < p < 1
+    assert statistics.spearman(np.arange(6), np.exp(np.arange(6))) == (pytest.approx(1), pytest.approx(0))
+    assert statistics.spearman(np.arange(6), np.ones(6)) is None
+
+
 def test_class_count() -> None:
     assert statistics.class_count([pl.Series([0, 3, None])], None) == 4
     assert statistics.class_count([pl.Series([0, 3])], ["a"] * 10) == 10

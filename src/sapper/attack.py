@@ -99,11 +99,6 @@ def name_of(attack: type[Attack]) -> str:
     return attack.__module__.rpartition(".")[2]
 
 
-def fits(attack: Attack | Cascade, threat: Threat) -> bool:
-    """Whether every stage is made for the threat's norm."""
-    return all(threat.p in stage.norms for stage in stages(attack))
-
-
 def check_fits(attack: Attack, threat: Threat) -> None:
     """Refuses a norm the attack is not made for, and `min` where it needs a budget.
 

@@ -121,10 +121,12 @@ def _build(method: type[Attack], written: str) -> Attack:
         name, _, value = pair.partition("=")
         if name.strip() not in known:
             raise unknown(f"option of {name_of(method)}", name.strip(), known)
+        if name.strip() in values:
+            raise UsageError(f"{name_of(method)}: option {name.strip()} is given twice in '{written}'.")
         values[name.strip()] = value.strip()
     try:
         return msgspec.convert({k: _python(v) for k, v in values.items()}, method, strict=False)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:
         raise UsageError(f"{name_of(method)}: {error} in '{written}'; see `sapper show {name_of(method)}`.") from error
 
 

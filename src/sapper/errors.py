@@ -37,7 +37,9 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not there, with the nearest names that are."""
     names = sorted(known)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}."
+    hint = (
+        f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names)}." if names else "there are none."
+    )
     return UsageError(f"unknown {kind} '{name}': {hint}")
 
 

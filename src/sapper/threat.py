@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from sapper import noise
-from sapper.errors import UsageError
+from sapper.errors import UsageError, unknown
 from sapper.tensors import Batch, Counts, Flat, Mask, Scalars, per_row
 
 NORMS = {"l0": 0.0, "l1": 1.0, "l2": 2.0, "linf": math.inf}
@@ -49,7 +49,9 @@ class Threat:
             UsageError: Not of that form, a norm that is not there, or a budget that is not above 0.
         """
         name, _, amount = text.strip().lower().partition(":")
-        if name not in NORMS or not amount:
+        if amount and name not in NORMS:
+            raise unknown("norm", name, NORMS)
+        if not amount:
             raise UsageError(
                 f"expected a threat like linf:8/255, l2:0.5, l1:10, l0:14.5% or l2:min, got '{text}': "
                 f"the norm is one of {', '.join(NORMS)}, then a colon and the budget."
@@ -234,6 +236,8 @@ def _amount(text: str, name: str, amount: str) -> tuple[Fraction, bool]:
         ) from error
     if eps <= 0:
         raise UsageError(f"expected a budget above 0 in '{text}', got {amount}.")
+    if not 1e-30 < eps < 1e30:
+        raise UsageError(f"expected a budget between 1e-30 and 1e30 in '{text}', got {amount}.")
     if name == "l0" and not share and eps < 1:
         raise UsageError(f"expected at least one feature, or a share like l0:14.5%, in '{text}', got {amount}.")
     if share and (name != "l0" or eps > 1):

@@ -34,7 +34,7 @@ def check(name: str, arrays: Arrays, bounds: Bounds) -> Data:
         raise DataError(f"{name}: expected one label for each sample, got {len(x)} samples and {len(labels)} labels.")
     if len(x) == 0:
         raise DataError(f"{name}: expected at least one sample, got an empty set.")
-    if x.ndim < 2:
+    if x.ndim < 2 or 0 in x.shape[1:]:
         raise DataError(
             f"{name}: expected samples as (n, features) or (n, channels, height, width), got shape {x.shape}; "
             "one sample alone needs a first dimension of 1: x[None]."
@@ -81,7 +81,7 @@ def _samples(name: str, x: np.ndarray, bounds: Bounds) -> Tensor:
     if least < low - slack or greatest > high + slack:
         raise DataError(
             f"{name}: expected values in [{low:g}, {high:g}], got [{least:g}, {greatest:g}]. "
-            "If these are the data's own units, declare them (--bounds low,high); if the data were standardised, "
+            "If these are the data's own units, declare them (--bounds LOW HIGH); if the data were standardised, "
             "give them before that, and the mean and standard deviation to the model (--mean, --std)."
         )
     return torch.from_numpy(np.clip(x, low, high).astype(np.float32, order="C"))

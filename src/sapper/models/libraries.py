@@ -29,7 +29,7 @@ def from_factory(reference: str, weights: Path | None) -> Network:
             ) from error
         try:
             made = factory if isinstance(factory, nn.Module) else factory()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ModelError(f"{reference}: the factory failed ({type(error).__name__}: {brief(error)}).") from error
     if not isinstance(made, nn.Module):
         raise ModelError(f"{reference}: expected a function that returns a torch.nn.Module, got {type(made).__name__}.")
@@ -67,7 +67,7 @@ def _make(reference: str, make: Any) -> Any:
     """What the library makes; its unknown names, failed downloads and the rest are its own words."""
     try:
         return make()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ModelError(f"{reference}: cannot be made ({type(error).__name__}: {brief(error)}).") from error
 
 

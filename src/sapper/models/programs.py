@@ -145,4 +145,4 @@ def _only_plain_tensors() -> Iterator[None]:
 
 def brief(error: Exception) -> str:
     """The first line of what can be a page."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

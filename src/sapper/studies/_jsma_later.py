@@ -1,5 +1,6 @@
 """The later parts of the JSMA study: what is hard, what foretells it, the options, the detector (Fig. 14, 15, 17, VII)."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -161,9 +162,11 @@ def _detect(run: Path) -> tuple[Detection, float]:
 
 
 def _degeneracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, target: torch.Tensor) -> float:
-    with frozen(model):
-        logits, pull = TorchOracle(model).vjp(x)
+    """How far the others' sum is from minus the target, in float64: the probabilities of sure answers need it."""
+    exact = copy.deepcopy(model).double()
+    with frozen(exact):
+        logits, pull = TorchOracle(exact).vjp(x.double())
         p = logits.softmax(1)
         up, down = (pull(p * (c - (p * c).sum(1, keepdim=True))) for c in Targeted(y, target).directions(logits))
     size = up.flatten(1).abs().amax(1)
-    return float(((up + down).flatten(1).abs().amax(1) / size.clamp_min(1e-30)).max())
+    return float(((up + down).flatten(1).abs().amax(1) / size).max())
