@@ -220,7 +220,9 @@ print(sapper.craft(torch.nn.Identity(), x, y, attack="toy", threat="linf:0.1").f
 
 
 def test_one_file_more_is_held_to_the_contract(package_with_a_toy: Path) -> None:
-    output = python(package_with_a_toy, "-m", "pytest", "tests/attacks/test_contract.py", "-k", "toy", "-p", "no:cacheprovider")
+    output = python(
+        package_with_a_toy, "-m", "pytest", "tests/attacks/test_contract.py", "-k", "toy", "-p", "no:cacheprovider"
+    )
     passed = int(output.rsplit(" passed", 1)[0].split()[-1]) if " passed" in output else output.count(".")
     assert passed >= 10
 

@@ -111,7 +111,14 @@ def test_reached_is_another_class_or_the_target() -> None:
     predicted = torch.tensor([0, 0, 1, 2, 1, 1])
     assert GOALS["untargeted"].reached(predicted).tolist() == [False, True, True, True, True, False]
     assert GOALS["targeted"].reached(predicted).tolist() == [False, True, True, True, True, False]
-    assert Targeted(LABEL, TARGET).reached(torch.tensor([3, 1, 1, 2, 2, 2])).tolist() == [True, False, True, True, False, True]
+    assert Targeted(LABEL, TARGET).reached(torch.tensor([3, 1, 1, 2, 2, 2])).tolist() == [
+        True,
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_confidence_is_reduced_below_the_threshold_or_to_another_class() -> None:

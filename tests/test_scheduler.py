@@ -85,7 +85,13 @@ def test_a_case_keeps_its_own_random_numbers_in_any_order_and_company(attack: st
     key, goal = scheduler.noise.keys(5, torch.arange(40)), scheduler.Untargeted
     run = [
         scheduler.craft_cases(
-            scheduler.TorchOracle(model), catalogue.attack(attack), x[rows], goal(y[rows]), threat, key[rows], batch_size=9
+            scheduler.TorchOracle(model),
+            catalogue.attack(attack),
+            x[rows],
+            goal(y[rows]),
+            threat,
+            key[rows],
+            batch_size=9,
         )
         for rows in (torch.arange(40), order)
     ]
@@ -139,7 +145,9 @@ def test_a_slow_case_does_not_hold_back_the_others() -> None:
     y = torch.zeros(10, dtype=torch.int64)
     seen: list[tuple[int, int]] = []
     attack = BIM(steps=40, step_size=0.02)
-    result = sapper.craft(ABOVE_HALF, x, y, attack=attack, threat="linf:0.3", batch_size=2, progress=lambda *p: seen.append(p))
+    result = sapper.craft(
+        ABOVE_HALF, x, y, attack=attack, threat="linf:0.3", batch_size=2, progress=lambda *p: seen.append(p)
+    )
     assert result.found.tolist() == [False] + [True] * 9
     assert result.forwards.tolist() == [41] + [4] * 9
     assert seen[-1] == (10, 9)

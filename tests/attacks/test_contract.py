@@ -26,7 +26,12 @@ def attacked(name: str, norm: str, model: nn.Module = MODEL, x: Tensor = X, y: T
 
 def size(change: Tensor, norm: str) -> Tensor:
     change = change.flatten(1).double().abs()
-    return {"l0": (change > 0).sum(1), "l1": change.sum(1), "l2": change.square().sum(1).sqrt(), "linf": change.amax(1)}[norm]
+    return {
+        "l0": (change > 0).sum(1),
+        "l1": change.sum(1),
+        "l2": change.square().sum(1).sqrt(),
+        "linf": change.amax(1),
+    }[norm]
 
 
 def budget(norm: str) -> float:

@@ -79,7 +79,9 @@ def test_the_step_has_the_whole_length_whoever_else_is_in_the_batch(name: str) -
     y = predict(model, x)
     threat = Threat.parse(f"{name}:0.01", lower=-50, upper=50)
     result = sapper.craft(model, x, y, attack="fgsm", threat=threat)
-    torch.testing.assert_close(threat.distance(result.x_adv, x)[~result.found], torch.full_like(x[:, 0], 0.01)[~result.found])
+    torch.testing.assert_close(
+        threat.distance(result.x_adv, x)[~result.found], torch.full_like(x[:, 0], 0.01)[~result.found]
+    )
     assert int((~result.found).sum()) > 3
 
 

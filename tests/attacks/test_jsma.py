@@ -204,7 +204,9 @@ def test_14_5_percent_of_784_are_56_iterations_and_112_features() -> None:
 def test_the_cap_is_never_overrun(theta: float, features, budget: int) -> None:
     model = network((1, 6, 6), seed=1)
     x, y = samples(model, rows=30, shape=(1, 6, 6))
-    result = sapper.craft(model, x, y, attack=JSMA(theta=theta, features=features), threat=f"l0:{budget}", targets=(y + 1) % 4)
+    result = sapper.craft(
+        model, x, y, attack=JSMA(theta=theta, features=features), threat=f"l0:{budget}", targets=(y + 1) % 4
+    )
     assert result.steps.max() == budget // (2 if features == "pair" else 1)
     assert (result.x_adv != x).flatten(1).sum(1).max() <= 2 * (budget // 2) if features == "pair" else budget
 

@@ -15,7 +15,9 @@ X, _ = samples(MODEL, rows=30)
 Y = predict(MODEL, X)
 
 
-def by_the_paper(model: nn.Module, x: Tensor, label: Tensor, eps: float, steps: int, decay: float) -> list[tuple[Tensor, Tensor]]:
+def by_the_paper(
+    model: nn.Module, x: Tensor, label: Tensor, eps: float, steps: int, decay: float
+) -> list[tuple[Tensor, Tensor]]:
     """g ← μ·g + ∇J/‖∇J‖₁, x ← clip(x + ε/T·sign(g)), one sample; every (momentum, input)."""
     momentum, x_adv, path = torch.zeros_like(x), x, []
     for _ in range(steps):

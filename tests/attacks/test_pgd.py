@@ -92,5 +92,7 @@ def test_no_step_leaves_the_threat(name: str) -> None:
 def test_weak_gradients_do_not_shorten_l2_steps() -> None:
     weak = linear(HOLDS[1].weight.data * 1e-9, torch.tensor([0.0, -60.0]))
     x = torch.full((1, 3), 0.5)
-    result = sapper.craft(weak, x, torch.tensor([0]), attack=PGD(steps=3, random_start=False, loss="margin"), threat="l2:0.2")
+    result = sapper.craft(
+        weak, x, torch.tensor([0]), attack=PGD(steps=3, random_start=False, loss="margin"), threat="l2:0.2"
+    )
     torch.testing.assert_close((result.x_adv - x).norm(), torch.tensor(0.2))

@@ -14,8 +14,8 @@ from rich.console import Console
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from sapper.models import training
 from sapper.errors import RunError, UsageError
+from sapper.models import training
 from sapper.models.loading import load_model
 from sapper.models.training import train
 

@@ -143,6 +143,6 @@ def _only_plain_tensors() -> Iterator[None]:
             os.environ[name] = before
 
 
-def brief(error: Exception) -> str:
+def brief(error: BaseException) -> str:
     """The first line of what can be a page."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
