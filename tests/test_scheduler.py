@@ -31,12 +31,15 @@ class Visits(Attack, norms={math.inf}, paper=PAPER):
 
     places: tuple[float, ...]
     claims_done: bool = False
+    begin: float | None = None
+    """By default at the sample."""
 
     def limit(self, budget: float) -> int:
         return len(self.places)
 
     def start(self, case: Case, oracle: GradientOracle) -> State:
-        return State(x_adv=case.x, done=torch.zeros_like(case.age, dtype=torch.bool))
+        x_adv = case.x if self.begin is None else torch.full_like(case.x, self.begin)
+        return State(x_adv=x_adv, done=torch.zeros_like(case.age, dtype=torch.bool))
 
     def step(self, case: Case, oracle: GradientOracle, state: State) -> State:
         oracle.logits(state.x_adv)
@@ -149,7 +152,7 @@ def test_a_slow_case_does_not_hold_back_the_others() -> None:
         ABOVE_HALF, x, y, attack=attack, threat="linf:0.3", batch_size=2, progress=lambda *p: seen.append(p)
     )
     assert result.found.tolist() == [False] + [True] * 9
-    assert result.forwards.tolist() == [41] + [4] * 9
+    assert result.forwards.tolist() == [42] + [4] * 9  # 40 steps, the last candidate and the sample once more
     assert seen[-1] == (10, 9)
     assert all(later[0] >= earlier[0] for earlier, later in zip(seen, seen[1:], strict=False))
     assert seen[-2][0] == 9  # the slow one is the last to go
@@ -178,12 +181,22 @@ def test_a_sample_that_is_misclassified_already_is_found_unchanged() -> None:
     model = network()
     x, _ = samples(model)
     y = (predict(model, x) + 1) % 4
-    for attack in ATTACKS:
+    for attack in ("jsma", "bim", "fgsm", "mifgsm"):
         result = sapper.craft(model, x, y, attack=attack, threat=threat_for(attack))
         assert result.found.all()
         assert torch.equal(result.x_adv, x)
         assert not result.distance.any()
+        assert not result.steps.any()
         assert (result.forwards == 1).all()
+
+
+def test_a_sample_that_is_misclassified_already_is_found_by_an_attack_that_starts_elsewhere_and_strays() -> None:
+    x, y = torch.tensor([[0.6]]), torch.tensor([0])
+    result = sapper.craft(ABOVE_HALF, x, y, attack=Visits(begin=0.4, places=(0.35, 0.3)), threat="linf:0.3")
+    assert result.found.all()
+    assert torch.equal(result.x_adv, x)
+    assert result.steps.tolist() == [0]
+    assert result.forwards.tolist() == [4]
 
 
 def test_nothing_is_believed_that_an_attack_claims() -> None:
@@ -209,7 +222,7 @@ def test_candidates_that_are_no_numbers_do_no_harm() -> None:
 
 
 def test_what_a_randomised_model_fell_for_once_is_asked_again() -> None:
-    """Classes, clean, candidate: 0, 0, 1; the judge gets 0 and so nothing was found."""
+    """The calls are for the number of classes, the sample, the candidate and, if that held, the sample again; then the judge."""
     right, wrong = [1.0, 0.0], [0.0, 1.0]
     x, y = torch.tensor([[0.1]]), torch.tensor([0])
     fickle = sapper.craft(Scripted(right, right, wrong, right), x, y, attack=FGSM(), threat="linf:0.3")
@@ -217,7 +230,7 @@ def test_what_a_randomised_model_fell_for_once_is_asked_again() -> None:
     assert fickle.predictions.tolist() == [0]
     constant = sapper.craft(Scripted(right, right, wrong, wrong), x, y, attack=FGSM(), threat="linf:0.3")
     assert constant.found.tolist() == [True]
-    lucky = sapper.craft(Scripted(right, right, right, wrong), x, y, attack=FGSM(), threat="linf:0.3")
+    lucky = sapper.craft(Scripted(right, right, right, right, wrong), x, y, attack=FGSM(), threat="linf:0.3")
     assert lucky.found.tolist() == [False]  # the attack did not find it
 
 
@@ -248,7 +261,7 @@ def test_a_model_that_answers_nan_breaks_those_cases_only() -> None:
     assert not result.found.any()
     assert result.predictions.tolist() == [-1, 0, -1]
     assert result.confidence.isnan().tolist() == [True, False, True]
-    assert result.forwards.tolist() == [2, 2, 1]  # nothing is asked after that
+    assert result.forwards.tolist() == [2, 3, 1]  # nothing is asked after that
 
 
 @pytest.mark.parametrize("attack", ["pgd", "jsma", "3*pgd:steps=4", "mifgsm", "rand_fgsm"])

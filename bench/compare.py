@@ -1,0 +1,196 @@
+"""Sapper beside ART, Foolbox, torchattacks and CleverHans, on the same model, samples and budgets."""
+
+import argparse
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+
+import networks
+import tables
+import torch
+from contenders import ART_JSMA, PGD_CONTENDERS, SAPPER_JSMA, SAPPER_ROOM_JSMA, TORCHATTACKS_JSMA
+from judge import Budget, Task
+from race import Entry, race, small
+from rich.console import Console
+from torch import nn
+
+from sapper.data.loading import load_data
+
+HERE = Path(__file__).parent
+CASES = ("jsma", "pgd", "pgd-robust", "memory")
+FROM_FOLDER = {"pgd-robust": "robust_models", "memory": "imagenet"}
+"""What a case needs of $SAPPER_DATA; MNIST is downloaded where it is not there."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is run."""
+
+    rounds: int
+    jsma_images: tuple[int, int, int]
+    """For torchattacks, ART and Sapper alone; Sapper runs on the first two sets as well."""
+    pgd_images: int
+    pgd_steps: int
+    photo_threat: str
+
+
+FULL = Scale(rounds=3, jsma_images=(10, 50, 200), pgd_images=1000, pgd_steps=40, photo_threat="l0:1%")
+SMOKE = Scale(rounds=1, jsma_images=(1, 2, 4), pgd_images=64, pgd_steps=5, photo_threat="l0:10")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A case's part of the Markdown, of the terminal and of the JSON."""
+
+    name: str
+    title: str
+    lines: list[dict[str, str]]
+    note: str
+    record: dict[str, object]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    options = read_options(arguments)
+    console = Console()
+    scale = SMOKE if options.smoke else FULL
+    where = environment()
+    outcomes = []
+    for name in options.case or CASES:
+        console.rule(name)
+        if name in FROM_FOLDER and not networks.data_folder(FROM_FOLDER[name]).is_dir():
+            console.print(f"skipped: set SAPPER_DATA to a folder that has {FROM_FOLDER[name]}/")
+            continue
+        outcomes.append(run_case(name, scale, options.lenet, lambda line: console.print(f"[dim]{line}")))
+        console.print(tables.terminal(outcomes[-1].title, outcomes[-1].lines), outcomes[-1].note, sep="\n")
+    stem = "-".join(["smoke" if options.smoke else "benchmark", *(options.case or [])])
+    for path in write(outcomes, where, options.out, stem):
+        console.print(f"written: {path}")
+
+
+def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", action="append", choices=CASES, help="may be given again; default: all")
+    parser.add_argument("--smoke", action="store_true", help="tiny sizes, under a minute: does it run?")
+    parser.add_argument("--lenet", type=Path, default=HERE / ".cache/lenet-mnist", help="model folder; made if absent")
+    parser.add_argument("--out", type=Path, default=HERE / "results")
+    return parser.parse_args(arguments)
+
+
+def run_case(name: str, scale: Scale, lenet: Path, tell: Callable[[str], None]) -> Outcome:
+    match name:
+        case "jsma":
+            return jsma(networks.lenet(lenet), scale, tell)
+        case "pgd":
+            return pgd(name, "LeNet", networks.lenet(lenet), scale, tell)
+        case "pgd-robust":
+            return pgd(name, "the robust cnn_a_adv", networks.robust_cnn(), scale, tell)
+        case _:
+            return memory(scale.photo_threat)
+
+
+def jsma(model: nn.Module, scale: Scale, tell: Callable[[str], None]) -> Outcome:
+    images = max(scale.jsma_images)
+    data = load_data("mnist", split="test", limit=images)
+    targets = torch.stack([torch.tensor([target for target in range(10) if target != label]) for label in data.y])
+    budget = Budget(norm=0, size=112, steps=56, step_size=1.0)
+    task = Task(data.x.repeat_interleave(9, dim=0), data.y.repeat_interleave(9), targets.flatten(), budget)
+    few, some, many = (9 * count for count in scale.jsma_images)
+    entries = [
+        Entry(SAPPER_JSMA, few),
+        Entry(SAPPER_ROOM_JSMA, few),
+        Entry(TORCHATTACKS_JSMA, few),
+        Entry(SAPPER_JSMA, some),
+        Entry(SAPPER_ROOM_JSMA, some),
+        Entry(ART_JSMA, some),
+        Entry(SAPPER_JSMA, many),
+    ]
+    title = (
+        f"JSMA, LeNet, the first {images} MNIST test images x 9 targets, theta +1, gamma 14.5 % (56 steps, 112 pixels)"
+    )
+    trial = small(task, min(some, 256), steps=3)
+    return raced("jsma", title, model, task, trial, entries, scale.rounds, tell)
+
+
+def pgd(name: str, what: str, model: nn.Module, scale: Scale, tell: Callable[[str], None]) -> Outcome:
+    data = load_data("mnist", split="test", limit=scale.pgd_images)
+    task = Task(data.x, data.y, None, Budget(norm=math.inf, size=0.3, steps=scale.pgd_steps, step_size=0.01))
+    entries = [Entry(contender, len(task)) for contender in PGD_CONTENDERS]
+    title = f"PGD-{scale.pgd_steps}, {what}, the first {len(task)} MNIST test images, linf 0.3, step 0.01, random start"
+    return raced(name, title, model, task, small(task, len(task), steps=3), entries, scale.rounds, tell)
+
+
+def raced(
+    name: str,
+    title: str,
+    model: nn.Module,
+    task: Task,
+    trial: Task,
+    entries: Sequence[Entry],
+    rounds: int,
+    tell: Callable[[str], None],
+) -> Outcome:
+    results = race(model, task, trial, entries, rounds, tell)
+    rows = tables.rows(results, task)
+    lines = [tables.cells(row, task) for row in rows]
+    records = [tables.record(row, result) for row, result in zip(rows, results, strict=True)]
+    return Outcome(name, title, lines, tables.floor_note(rows, results), {"title": title, "rows": records})
+
+
+def memory(threat: str) -> Outcome:
+    done = subprocess.run([sys.executable, HERE / "memory.py", threat], check=True, stdout=subprocess.PIPE, text=True)
+    peak = json.loads(done.stdout)
+    line = {
+        "threat": peak["threat"],
+        "found": "yes" if peak["found"] else "no",
+        "features changed": f"{peak['changed']} of {peak['features']}",
+        "seconds": f"{peak['seconds']:.1f}",
+        "peak before the attack": f"{peak['before_mib']:.0f} MiB",
+        "peak": f"{peak['peak_mib']:.0f} MiB",
+    }
+    note = f"A matrix of all pairs of features, as torchattacks builds, would take {peak['pair_matrix_gib']:.0f} GiB."
+    return Outcome("memory", f"Memory: JSMA, MobileNetV2, one photo of 224 x 224 ({peak['photo']})", [line], note, peak)
+
+
+def write(outcomes: Sequence[Outcome], where: dict[str, object], folder: Path, stem: str) -> list[Path]:
+    folder.mkdir(parents=True, exist_ok=True)
+    heading = (
+        f"# Benchmark\n\n{where['date']}, {where['cpu']}, {where['threads']} threads, torch {where['torch']}, "
+        f"load average {where['load_average']:.1f} at the start. Written by `bench/run`.\n"
+    )
+    texts = [heading] + [f"{tables.markdown(one.title, one.lines)}\n{one.note}\n" for one in outcomes]
+    report = {"environment": where, "cases": {one.name: one.record for one in outcomes}}
+    paths = [folder / f"{stem}.md", folder / f"{stem}.json"]
+    paths[0].write_text("\n".join(texts))
+    paths[1].write_text(json.dumps(report, indent=1) + "\n")
+    return paths
+
+
+def environment() -> dict[str, object]:
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "cpu": cpu_name(),
+        "threads": torch.get_num_threads(),
+        "omp_wait_policy": os.environ.get("OMP_WAIT_POLICY", "the default"),
+        "load_average": os.getloadavg()[0],
+    }
+
+
+def cpu_name() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+if __name__ == "__main__":
+    main()
