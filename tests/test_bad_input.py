@@ -227,7 +227,7 @@ def test_data_that_are_not_there(model: Path) -> None:
         ("--attack mifgsm:decay=-1 --threat linf:0.1", "decay"),
         ("--attack jsma:theta=0 --threat l0:10%", "theta to be a number other than 0"),
         ("--attack 0*pgd --threat linf:0.1", "number of restarts"),
-        ("--attack fgsm --threat lonf:0.1", "expected a threat like"),
+        ("--attack fgsm --threat lonf:0.1", "did you mean"),
         ("--attack fgsm --threat linf", "expected a threat like"),
         ("--attack fgsm --threat linf:big", "expected the budget in 'linf:big' to be a number"),
         ("--attack fgsm --threat linf:0", "budget above 0 in 'linf:0'"),

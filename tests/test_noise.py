@@ -101,6 +101,10 @@ def test_ages_streams_samples_features_and_seeds_draw_without_correlation() -> N
         assert abs(float(correlation)) < 4 / math.sqrt(base.numel()), name
 
 
+def test_an_age_is_not_a_stream() -> None:
+    assert not torch.equal(draws(noise.uniform, age=1), draws(noise.uniform, stream=1))
+
+
 def test_keys_differ_between_samples_and_seeds() -> None:
     keys = torch.cat([noise.keys(seed, torch.arange(1000)) for seed in range(20)])
     assert len(keys.unique()) == 20_000

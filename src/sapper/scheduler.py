@@ -184,12 +184,13 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
             fresh = take(case, slice(waiting, waiting + size - len(active.index)))
             waiting += len(fresh.index)
             new = attack.start(fresh, ledger.door(fresh))
+            _look_at_clean(fresh, new.x_adv, ledger)
             active, state = join(active, fresh), join(state, new) if state else new
         here = active.index
         leaving = _leaving(limit, active, state, ledger)  # some of the fresh ones too: won already, or no query left
         if bool(leaving.any()):
             gone, candidate = take(active, leaving), state.x_adv[leaving]
-            _look_once_more(gone, candidate, ledger)
+            _look_at_last(gone, candidate, ledger)
             ledger.leave(gone, candidate)
             done += len(gone.index)
             active, state = take(active, ~leaving), take(state, ~leaving)
@@ -201,21 +202,24 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
             progress(len(ledger.found) - total + done, int(ledger.found.sum()))
 
 
+def _look_at_clean(case: Case, start: Batch, ledger: Ledger) -> None:
+    """A sample whose clean input already reaches the goal is won as it is; an attack that starts elsewhere would miss that."""
+    elsewhere = take(case, (start != case.x).flatten(1).any(1))
+    if len(elsewhere.index):
+        ledger.door(elsewhere).logits(elsewhere.x)
+
+
 def _leaving(limit: int, case: Case, state: State, ledger: Ledger) -> Mask:
     """Out of steps or of anything to try, or nothing left to ask."""
     leaving = (case.age >= limit) | ledger.closed(case)
     return leaving if state.done is None else leaving | state.done
 
 
-def _look_once_more(case: Case, candidate: Batch, ledger: Ledger) -> None:
-    """What no step is left to ask about: the last candidate, and the sample itself.
-
-    A sample whose clean input already reaches the goal is won, also by an attack that started elsewhere and strayed.
-    """
-    for x, age in ((candidate, case.age), (case.x, torch.zeros_like(case.age))):
-        still = ~ledger.closed(case)
-        if bool(still.any()):
-            ledger.door(take(replace(case, age=age), still)).logits(x[still])
+def _look_at_last(case: Case, candidate: Batch, ledger: Ledger) -> None:
+    """Asks about candidates that no step is left to ask about."""
+    still = ~ledger.closed(case)
+    if bool(still.any()):
+        ledger.door(take(case, still)).logits(candidate[still])
 
 
 def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Crafted:

@@ -3,7 +3,10 @@ import torch
 
 import sapper
 from sapper.attacks.bim import BIM
-from toys import linear, network, predict, samples
+from sapper.goal import Untargeted
+from sapper.oracle import TorchOracle
+from sapper.threat import Threat
+from toys import case_of, linear, network, predict, samples
 
 MODEL = network(seed=1)
 X, Y = samples(MODEL, rows=40)
@@ -44,7 +47,13 @@ def test_the_default_steps_just_reach_the_edge_of_the_ball() -> None:
         result = sapper.craft(model, x, torch.tensor([0]), attack=BIM(steps=steps), threat="linf:0.3")
         torch.testing.assert_close(result.x_adv, torch.tensor([[0.8, 0.2]]))
         assert result.steps.tolist() == [steps]
-        assert result.forwards.tolist() == [steps + 1]
+        assert result.backwards.tolist() == [steps]
+
+
+def test_a_step_is_its_share_of_the_budget() -> None:
+    case, oracle = case_of(X, Threat.parse("linf:0.2", lower=-9, upper=9), Untargeted(Y)), TorchOracle(MODEL)
+    moved = BIM(steps=8).step(case, oracle, BIM(steps=8).start(case, oracle)).x_adv - X
+    torch.testing.assert_close(moved.abs(), torch.full_like(X, 0.025))
 
 
 def test_more_steps_find_more_than_one() -> None:

@@ -121,16 +121,14 @@ def test_no_more_steps_are_taken_than_its_limit(name: str, norm: str) -> None:
 
 
 @EACH
-def test_what_is_already_misclassified_is_found_and_left_as_it_is_by_an_attack_that_starts_there(name: str, norm: str) -> None:
+def test_what_is_already_misclassified_is_found_and_left_as_it_is(name: str, norm: str) -> None:
     result = attacked(name, norm)
     already = predict(MODEL, X) != Y
     assert already.any()
     assert result.found[already].all()
-    case = case_of(X, Threat.parse(BUDGETS[norm]), Untargeted(Y))
-    if torch.equal(catalogue.attack(name).start(case, TorchOracle(MODEL)).x_adv, X):
-        assert torch.equal(result.x_adv[already], X[already])
-        assert not result.distance[already].any()
-        assert not result.steps[already].any()
+    assert torch.equal(result.x_adv[already], X[already])
+    assert not result.distance[already].any()
+    assert not result.steps[already].any()
 
 
 @EACH

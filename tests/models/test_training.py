@@ -38,6 +38,7 @@ def test_a_model_folder_comes_out(tmp_path):
     assert written["torch"] == torch.__version__
     assert written["recipe"] == {
         "architecture": "softmax",
+        "split": "train",
         "data": "digits",
         "epochs": 3,
         "batch_size": 100,

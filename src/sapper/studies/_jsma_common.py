@@ -21,7 +21,9 @@ Cells = list[list[str | float | int | None]]
 
 
 def lenet(lab: Lab) -> Model:
-    return lab.model("lenet", "train[:50000]" if lab.scale == "paper" else "train[:4000]")
+    if lab.scale == "paper":
+        return lab.model("lenet", "train[:50000]")
+    return lab.model("lenet", "train[:4000]", epochs=8)
 
 
 def attacked(lab: Lab) -> dict[str, tuple[str, int]]:

@@ -58,9 +58,9 @@ def hardness_matrix(lab: Lab) -> Part:
 def predictability(lab: Lab) -> Part:
     """Fig. 15: adversarial distance, and whether it foretells hardness."""
     run, model = hardness_run(lab), lenet(lab)
-    cases, x = cases_of(run), torch.from_numpy(log.read_inputs(run))
-    sample = torch.from_numpy(cases["sample"].to_numpy())
-    goal = Targeted(torch.from_numpy(cases["label"].to_numpy()), torch.from_numpy(cases["target"].to_numpy()))
+    cases, x = cases_of(run), torch.tensor(log.read_inputs(run))
+    sample = torch.tensor(cases["sample"].to_list())
+    goal = Targeted(torch.tensor(cases["label"].to_list()), torch.tensor(cases["target"].to_list()))
     with frozen(model.module):
         single, over_pairs = adversarial_distance(TorchOracle(model.module), x, sample, goal, 128)
     assert over_pairs is not None
