@@ -203,7 +203,7 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
 
 
 def _look_at_clean(case: Case, start: Batch, ledger: Ledger) -> None:
-    """A sample whose clean input already reaches the goal is won as it is; an attack that starts elsewhere would miss that."""
+    """A sample whose clean input already reaches the goal is won as it is; an attack that starts elsewhere would miss it."""
     elsewhere = take(case, (start != case.x).flatten(1).any(1))
     if len(elsewhere.index):
         ledger.door(elsewhere).logits(elsewhere.x)

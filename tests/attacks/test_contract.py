@@ -9,11 +9,9 @@ from torch import Tensor, nn
 import sapper
 from sapper import catalogue
 from sapper.attack import stages
-from sapper.goal import Untargeted
-from sapper.oracle import TorchOracle
 from sapper.scheduler import Crafted
 from sapper.threat import NORMS, Threat
-from toys import BUDGETS, Watched, case_of, exact_of, identical, linear, network, predict, random_linear, samples
+from toys import BUDGETS, Watched, exact_of, identical, linear, network, predict, random_linear, samples
 
 EACH = pytest.mark.parametrize(
     ("name", "norm"), [(name, norm) for name, kind in catalogue.attacks().items() for norm in catalogue.norms(kind)]

@@ -269,3 +269,51 @@ def test_pictures_keep_their_shape_and_each_colour_is_a_feature() -> None:
 def test_a_theta_that_cannot_move_anything_is_refused(theta: float) -> None:
     with pytest.raises(UsageError, match="theta"):
         JSMA(theta=theta)
+
+
+def test_with_room_asked_for_a_saturated_feature_is_not_chosen_at_all() -> None:
+    x = torch.tensor([[1.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
+    first, second = changed(craft_to(1, LADDER, x, "l0:2", room=0.01), x)
+    assert first == 1
+    assert second in (2, 3)
+    assert changed(craft_to(1, LADDER, x, "l0:2", room=0.0), x) == [1]
+    low = torch.tensor([[0.4, 0.4, 0.6, 0.6, 0.0, 0.0]])  # decreasing, the room is below
+    falling = saliency_model([-8.0, -8.0, -4.0, -4.0, -1.0, -1.0], [-8.0, -8.0, -4.0, -4.0, -1.0, -1.0])
+    assert changed(craft_to(1, falling, low, "l0:2", theta=-1.0, room=0.5), low) == [2, 3]
+
+
+@pytest.mark.parametrize("room", [-0.1, 1.1, math.nan])
+def test_a_room_that_is_no_share_is_refused(room: float) -> None:
+    with pytest.raises(UsageError, match="room"):
+        JSMA(room=room)
+
+
+def picture_with_two_holes() -> tuple[nn.Module, Tensor]:
+    """Grey, with two black pixels, 7 and 17, that say less than the pixels 0 and 4."""
+    slopes = [1.0] * 25
+    slopes[0] = slopes[4] = 9.0
+    x = torch.full((1, 1, 5, 5), 0.5)
+    x.view(-1)[[7, 17]] = 0.0
+    model = saliency_model(slopes, slopes)
+    return model, x
+
+
+def test_within_a_roughness_only_pixels_are_changed_that_smooth_the_picture() -> None:
+    model, x = picture_with_two_holes()
+    free = craft_to(1, model, x, "l0:2", theta=0.5)
+    assert (free.x_adv != x).flatten().nonzero().flatten().tolist() == [0, 4]
+    smooth = craft_to(1, model, x, "l0:2", theta=0.5, roughness=0.0)
+    assert (smooth.x_adv != x).flatten().nonzero().flatten().tolist() == [7, 17]
+
+
+def test_where_every_change_is_too_rough_it_stops_as_failed_and_changes_nothing() -> None:
+    model, _ = picture_with_two_holes()
+    x = torch.full((1, 1, 5, 5), 0.5)
+    result = craft_to(1, model, x, "l0:6", theta=0.5, roughness=0.0)
+    assert not result.found.any()
+    assert torch.equal(result.x_adv, x)
+
+
+def test_roughness_is_of_pictures_only() -> None:
+    with pytest.raises(UsageError, match="images"):
+        craft_to(1, LADDER, torch.zeros(1, 6), "l0:2", roughness=1.0)
