@@ -222,7 +222,7 @@ def test_candidates_that_are_no_numbers_do_no_harm() -> None:
 
 
 def test_what_a_randomised_model_fell_for_once_is_asked_again() -> None:
-    """The calls are for the number of classes, the sample, the candidate and, if that held, the sample again; then the judge."""
+    """The calls are for the number of classes, the sample, the candidate, the judge."""
     right, wrong = [1.0, 0.0], [0.0, 1.0]
     x, y = torch.tensor([[0.1]]), torch.tensor([0])
     fickle = sapper.craft(Scripted(right, right, wrong, right), x, y, attack=FGSM(), threat="linf:0.3")
@@ -230,7 +230,7 @@ def test_what_a_randomised_model_fell_for_once_is_asked_again() -> None:
     assert fickle.predictions.tolist() == [0]
     constant = sapper.craft(Scripted(right, right, wrong, wrong), x, y, attack=FGSM(), threat="linf:0.3")
     assert constant.found.tolist() == [True]
-    lucky = sapper.craft(Scripted(right, right, right, right, wrong), x, y, attack=FGSM(), threat="linf:0.3")
+    lucky = sapper.craft(Scripted(right, right, right, wrong), x, y, attack=FGSM(), threat="linf:0.3")
     assert lucky.found.tolist() == [False]  # the attack did not find it
 
 

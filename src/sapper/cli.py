@@ -1,5 +1,6 @@
 """The command line. Nothing heavy is imported before a command is known, so that help answers at once."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -234,6 +235,8 @@ def threats() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The program. Leaves with status 2 and one clear message for what the user can mend, 130 after Ctrl-C."""
+    # Read when torch is loaded. Threads that spin while they wait steal the cores that another process works on.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except (SapperError, CycloptsError) as error:

@@ -119,7 +119,7 @@ def test_no_more_steps_are_taken_than_its_limit(name: str, norm: str) -> None:
 
 
 @EACH
-def test_what_is_already_misclassified_is_found_and_left_as_it_is(name: str, norm: str) -> None:
+def test_what_is_already_misclassified_is_returned_as_it_is(name: str, norm: str) -> None:
     result = attacked(name, norm)
     already = predict(MODEL, X) != Y
     assert already.any()
@@ -127,6 +127,7 @@ def test_what_is_already_misclassified_is_found_and_left_as_it_is(name: str, nor
     assert torch.equal(result.x_adv[already], X[already])
     assert not result.distance[already].any()
     assert not result.steps[already].any()
+    assert (result.forwards[already] == 1).all()
 
 
 @EACH
