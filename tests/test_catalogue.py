@@ -250,3 +250,12 @@ def test_two_attacks_in_one_file_are_refused(tmp_path: Path, monkeypatch) -> Non
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match=r"expected one Attack in twice, found 2"):
         catalogue.attacks()
+
+
+def test_a_plugin_that_cannot_be_imported_is_left_out_with_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib.metadata import EntryPoint
+
+    broken = EntryPoint(name="broken", value="no_such_module_at_all", group="sapper.attacks")
+    monkeypatch.setattr(catalogue, "entry_points", lambda group: [broken])
+    with pytest.warns(UserWarning, match="no_such_module_at_all"):
+        assert "pgd" in catalogue.attacks()

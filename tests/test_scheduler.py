@@ -486,3 +486,12 @@ def test_an_instance_is_the_same_as_its_name() -> None:
     model = network()
     by_name = sapper.craft(model, X, Y, attack="jsma:theta=-1", threat="l0:4")
     assert identical(by_name, sapper.craft(model, X, Y, attack=JSMA(theta=-1), threat="l0:4"))
+
+
+def test_it_works_inside_the_callers_inference_mode() -> None:
+    model = network()
+    x, y = samples(model)
+    outside = sapper.craft(model, x, y, attack="bim", threat="linf:0.12")
+    with torch.inference_mode():
+        inside = sapper.craft(model, x.clone(), y.clone(), attack="bim", threat="linf:0.12")
+    assert torch.equal(inside.x_adv, outside.x_adv)

@@ -8,10 +8,11 @@ import ast
 import inspect
 import pkgutil
 import textwrap
+import warnings
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from types import ModuleType
 from typing import Any, get_type_hints
 
@@ -40,7 +41,7 @@ class Option:
 def attacks() -> dict[str, type[Attack]]:
     """Every attack by name."""
     here = [import_module(f"sapper.attacks.{name}") for name in names_in(sapper.attacks)]
-    plugged = [point.load() for point in entry_points(group="sapper.attacks")]
+    plugged = [module for point in entry_points(group="sapper.attacks") if (module := _plugged(point))]
     return {name_of(found): found for found in map(_attack_of, [*here, *plugged])}
 
 
@@ -101,6 +102,15 @@ def papers(used: list[Attack | Cascade]) -> list[tuple[str, Paper]]:
     """The papers of exactly these attacks, each once, with the method's name."""
     methods = {name_of(type(stage)): type(stage).paper for one in used for stage in stages(one)}
     return list(methods.items())
+
+
+def _plugged(point: EntryPoint) -> ModuleType | None:
+    """A plug-in's module; one that cannot be imported must not take every command with it."""
+    try:
+        return point.load()
+    except Exception as error:
+        warnings.warn(f"the plug-in {point.value} is left out, it cannot be loaded: {error}", stacklevel=2)
+        return None
 
 
 def _attack_of(module: ModuleType) -> type[Attack]:

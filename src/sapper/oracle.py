@@ -103,7 +103,11 @@ def _answer(answer: object, rows: int) -> Logits:
     if answer.ndim != 2 or answer.shape[0] != rows or answer.shape[1] < 2:
         raise ModelError(
             f"expected logits of shape ({rows}, classes) with at least 2 classes, got {tuple(answer.shape)}"
-            + (": for a yes/no model return two columns, (0, score)." if answer.shape[1:] in ((), (1,)) else ".")
+            + (
+                ": for a yes/no model return two columns, (-score/2, score/2)."
+                if answer.shape[1:] in ((), (1,))
+                else "."
+            )
         )
     if not answer.is_floating_point():
         raise ModelError(f"expected logits in floating point, got {answer.dtype}.")

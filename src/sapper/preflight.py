@@ -54,7 +54,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int) -> Preflig
     classes, top = logits.shape[1], int(data.y.max())
     if top >= classes:
         raise DataError(f"expected labels from 0 to {classes - 1}, the model has {classes} classes; got label {top}.")
-    confidence, predictions = logits.softmax(1).max(1)
+    confidence, predictions = logits.softmax(1).amax(1), logits.argmax(1)  # softmax may tie where logits do not
     accuracy = float((predictions.cpu() == data.y).double().mean())
     findings = [
         mode,

@@ -100,10 +100,10 @@ def craft(
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     device, dtype = weight.device, weight.dtype
     _check_data(x, y, targets, threat)
-    x_here, y_here = x.detach().to(device, dtype), y.to(device, torch.int64)
-    goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device, torch.int64))
-    index = torch.arange(len(x), device=device)
-    with frozen(model):
+    with torch.inference_mode(False), frozen(model):  # a caller's inference mode would leave nothing to differentiate
+        x_here, y_here = x.detach().to(device, dtype, copy=True), y.to(device, torch.int64)
+        goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device, torch.int64))
+        index = torch.arange(len(x), device=device)
         oracle = TorchOracle(model)
         _check_classes(y if targets is None else torch.cat([y, targets]), oracle.logits(x_here[:1]).shape[1])
         result = craft_cases(

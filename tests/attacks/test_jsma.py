@@ -277,6 +277,8 @@ def test_with_room_asked_for_a_saturated_feature_is_not_chosen_at_all() -> None:
     assert first == 1
     assert second in (2, 3)
     assert changed(craft_to(1, LADDER, x, "l0:2", room=0.0), x) == [1]
+    half = torch.tensor([[0.6, 0.6, 0.0, 0.0, 0.0, 0.0]])  # 0.4 of room is more than half of a theta of 0.5
+    assert changed(craft_to(1, LADDER, half, "l0:2", theta=0.5, room=0.5), half) == [0, 1]
     low = torch.tensor([[0.4, 0.4, 0.6, 0.6, 0.0, 0.0]])  # decreasing, the room is below
     falling = saliency_model([-8.0, -8.0, -4.0, -4.0, -1.0, -1.0], [-8.0, -8.0, -4.0, -4.0, -1.0, -1.0])
     assert changed(craft_to(1, falling, low, "l0:2", theta=-1.0, room=0.5), low) == [2, 3]
