@@ -65,7 +65,7 @@ ABOVE_HALF = linear(torch.tensor([[0.0], [1.0]]), torch.tensor([0.0, -0.5]))
 
 
 @pytest.mark.parametrize("attack", ATTACKS)
-def test_results_do_not_depend_on_the_batch_size_nor_on_the_order(attack: str) -> None:
+def test_results_do_not_depend_on_the_batch_size(attack: str) -> None:
     model = network()
     x, y = samples(model, rows=70)
     base = sapper.craft(model, x, y, attack=attack, threat=threat_for(attack), batch_size=64)
@@ -76,6 +76,17 @@ def test_results_do_not_depend_on_the_batch_size_nor_on_the_order(attack: str) -
         assert torch.equal(other.forwards, base.forwards)
         assert torch.equal(other.backwards, base.backwards)
         torch.testing.assert_close(other.x_adv, base.x_adv, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_samples_that_are_named_get_the_same_results_in_any_order(attack: str) -> None:
+    model = network()
+    x, y = samples(model, rows=70)
+    order = torch.randperm(70, generator=torch.Generator().manual_seed(4))
+    base = sapper.craft(model, x, y, attack=attack, threat=threat_for(attack))
+    shuffled = sapper.craft(model, x[order], y[order], attack=attack, threat=threat_for(attack), index=order)
+    assert torch.equal(shuffled.found, base.found[order])
+    torch.testing.assert_close(shuffled.x_adv, base.x_adv[order], rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("attack", ATTACKS)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sapper.attack import State
-from sapper.tensors import Batch, choose, join, per_row, take
+from sapper.tensors import Batch, join, per_row, take
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,6 @@ def test_join_puts_the_second_after_the_first() -> None:
     joined = join(record(1, 2), record(3))
     assert joined.inner.values.tolist() == [1, 2, 3]
     assert joined.flags.tolist() == [[1, -1], [2, -2], [3, -3]]
-
-
-def test_choose_decides_row_by_row() -> None:
-    chosen = choose(torch.tensor([True, False]), record(1, 2), record(3, 4))
-    assert chosen.inner.values.tolist() == [1, 4]
-    assert chosen.flags.tolist() == [[1, -1], [4, -4]]
 
 
 def test_records_are_not_changed_in_place() -> None:

@@ -4,6 +4,8 @@ Papernot et al. (2016), section V.C: the more entries of the map S(X, t) are pos
 work with. A(X, t) = 1 - the share that is; close to 1 is hard. The robustness R(F) of a network is the smallest A.
 """
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -20,7 +22,12 @@ PAIRS_UP_TO = 4096
 
 
 def adversarial_distance(
-    oracle: GradientOracle, x: Batch, sample: Int[Tensor, " cases"], goal: Goal, size: int
+    oracle: GradientOracle,
+    x: Batch,
+    sample: Int[Tensor, " cases"],
+    goal: Goal,
+    size: int,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[PerCase, PerCase | None]:
     """A(X, t) of each case for increasing features: over single features, and over pairs where those can be counted.
 
@@ -30,6 +37,7 @@ def adversarial_distance(
         sample: For each case, which of them.
         goal: The cases' goals.
         size: Rows at once.
+        progress: Told how many cases are done.
     """
     single, pairs = [], []
     for rows in torch.arange(len(sample), device=x.device).split(size):
@@ -39,4 +47,6 @@ def adversarial_distance(
         single.append(1 - ((target > 0) & (others < 0)).to(x.dtype).mean(1))
         if target.shape[1] <= PAIRS_UP_TO:
             pairs.append(1 - share_of_pairs(target, -others))
+        if progress:
+            progress(int(rows[-1]) + 1)
     return torch.cat(single), torch.cat(pairs) if pairs else None

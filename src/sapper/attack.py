@@ -5,6 +5,7 @@ business: the ledger and `craft` see to them for all attacks alike.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -65,6 +66,13 @@ class Attack(ABC):
     @abstractmethod
     def limit(self, budget: float) -> int:
         """The largest number of steps, for a threat of this budget (absolute, in the threat's norm)."""
+
+    def check(self, threat: Threat, shape: Sequence[int]) -> None:  # noqa: B027 (most attacks have nothing to refuse)
+        """For attacks with options that do not go with every threat or shape of sample: refuses those.
+
+        Raises:
+            UsageError: They do not.
+        """
 
     @abstractmethod
     def start(self, case: Case, oracle: Any) -> Any:

@@ -64,7 +64,7 @@ def attack(text: str) -> Attack | Cascade:
     one = _build(known[name], written)
     if not star:
         return one
-    if not times.strip().isdecimal() or int(times) < 1:
+    if not times.strip().isdecimal() or not 1 <= int(times) <= 1000:
         raise UsageError(f"expected the number of restarts before '*', like 5*pgd, got '{text}'.")
     return Cascade(f"{int(times)}*{one}", (one,) * int(times))
 

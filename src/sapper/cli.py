@@ -20,8 +20,8 @@ app = App(
     help_format="markdown",
     suppress_keyboard_interrupt=False,
 )
-out = Console(emoji=False)  # a path or attack may well contain :x:
-err = Console(stderr=True, emoji=False)
+stdout = Console(emoji=False)  # a path or attack may well contain :x:
+stderr = Console(stderr=True, emoji=False)
 
 Many = Parameter(consume_multiple=True, negative=())
 Repeat = Parameter(negative=())
@@ -85,7 +85,7 @@ def audit(
         bounds=bounds, limit=limit, goal=goal, threats=tuple(threat or ()), attacks=tuple(attack or ()), seed=seed,
         quantize=quantize, queries=queries, batch_size=batch_size,
     )  # fmt: skip
-    run_audit(spec, out, device, as_json=json, console=err, printer=globals()["out"])
+    run_audit(spec, out, device, as_json=json, console=stderr, printer=stdout)
 
 
 @app.command
@@ -119,9 +119,9 @@ def train(
 
     folder = train(
         model, data, out, split=split, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
-        seed=seed, console=err,
+        seed=seed, console=stderr,
     )  # fmt: skip
-    globals()["out"].print(f"{folder}", markup=False, highlight=False, soft_wrap=True)
+    stdout.print(f"{folder}", markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -149,7 +149,7 @@ def study(
     """
     from sapper.commands import make_study
 
-    make_study(name, scale, data, out, seed, device, as_json=json, console=err, printer=globals()["out"])
+    make_study(name, scale, data, out, seed, device, as_json=json, console=stderr, printer=stdout)
 
 
 @app.command
@@ -157,7 +157,7 @@ def studies() -> None:
     """Lists the studies, what they reproduce and how long they take."""
     from sapper.commands import list_studies
 
-    list_studies(out)
+    list_studies(stdout)
 
 
 @app.command
@@ -169,7 +169,7 @@ def report(run: Path, /) -> None:
     """
     from sapper.report.page import write_report
 
-    out.print(str(write_report(run)), markup=False, highlight=False, soft_wrap=True)
+    stdout.print(str(write_report(run)), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command
@@ -183,7 +183,7 @@ def compare(first: Path, second: Path, /, *, json: Annotated[bool, Flag] = False
     """
     from sapper.commands import run_compare
 
-    run_compare(first, second, as_json=json, printer=out)
+    run_compare(first, second, as_json=json, printer=stdout)
 
 
 @app.command
@@ -209,7 +209,7 @@ def attacks(*, json: Annotated[bool, Flag] = False) -> None:
     """
     from sapper.commands import list_attacks
 
-    list_attacks(as_json=json, printer=out)
+    list_attacks(as_json=json, printer=stdout)
 
 
 @app.command
@@ -222,7 +222,7 @@ def show(name: str, /, *, json: Annotated[bool, Flag] = False) -> None:
     """
     from sapper.commands import show_attack
 
-    show_attack(name, as_json=json, printer=out)
+    show_attack(name, as_json=json, printer=stdout)
 
 
 @app.command
@@ -230,7 +230,7 @@ def threats() -> None:
     """Shows the taxonomy of threats: goals and capabilities, and which attacks serve each."""
     from sapper.commands import show_taxonomy
 
-    show_taxonomy(out)
+    show_taxonomy(stdout)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -240,10 +240,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(arguments, exit_on_error=False, print_error=False)
     except (SapperError, CycloptsError) as error:
-        err.print(Text.assemble(("error:", "bold red"), " ", str(error).strip()), soft_wrap=True)
+        stderr.print(Text.assemble(("error:", "bold red"), " ", str(error).strip()), soft_wrap=True)
         sys.exit(2)
     except KeyboardInterrupt:
-        err.print("stopped; the same command goes on where it was.")
+        stderr.print("stopped; the same command goes on where it was.")
         sys.exit(130)
     except BrokenPipeError:  # the reader of our output has left, as `| head` does
         sys.stderr.close()

@@ -9,6 +9,7 @@ SapperError            anything the user can mend; the command line prints it wi
 Every message says what was expected, what came and what to do.
 """
 
+import math
 from collections.abc import Iterable
 from difflib import get_close_matches
 
@@ -49,5 +50,5 @@ def require_positive(name: str, value: float | None) -> None:
     Raises:
         UsageError: It is 0, below, or not a number.
     """
-    if value is not None and not value > 0:
-        raise UsageError(f"expected {name} above 0, got {value}.")
+    if value is not None and not 0 < value < math.inf:
+        raise UsageError(f"expected {name} above 0 and finite, got {value}.")

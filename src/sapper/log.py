@@ -175,10 +175,11 @@ def write_table(path: Path, table: pl.DataFrame) -> None:
 
 
 def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    def write(part: Path) -> None:
-        part.write_bytes(safetensors.numpy.save(tensors))
+    write_bytes(path, safetensors.numpy.save(tensors))
 
-    write_whole(path, write)
+
+def write_bytes(path: Path, content: bytes) -> None:
+    write_whole(path, lambda part: part.write_bytes(content))
 
 
 def read_spec(run: Path) -> dict[str, Any]:

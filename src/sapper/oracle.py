@@ -11,7 +11,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from sapper.errors import ModelError
+from sapper.errors import ModelError, SapperError
 from sapper.tensors import Batch, Labels, Logits
 
 
@@ -52,12 +52,12 @@ class TorchOracle:
 
     def logits(self, x: Batch) -> Logits:
         with torch.no_grad():
-            return _answer(self.module(x), len(x))
+            return self._ask(x)
 
     def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            logits = _answer(self.module(leaf), len(x))
+            logits = self._ask(leaf)
         if not logits.requires_grad:
             raise ModelError(
                 "the model's output does not depend on its input in a way that can be differentiated (detached, rounded "
@@ -69,6 +69,20 @@ class TorchOracle:
             return torch.zeros_like(leaf) if gradient is None else gradient
 
         return logits.detach(), pull
+
+    def _ask(self, x: Batch) -> Logits:
+        """The module's answer; what the user's own code raises becomes an error that says on what."""
+        try:
+            return _answer(self.module(x), len(x))
+        except (SapperError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            shape = ", ".join(map(str, x.shape[1:]))
+            reason = (str(error).strip().splitlines() or ["no message"])[0]
+            raise ModelError(
+                f"expected a model that answers inputs of shape (rows, {shape}), this one fails on them "
+                f"({type(error).__name__}: {reason}): give data of its shape, or --resize HEIGHT WIDTH."
+            ) from error
 
 
 @contextmanager

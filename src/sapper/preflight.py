@@ -9,9 +9,8 @@ import torch
 from torch import nn
 
 from sapper.data.dataset import Data
-from sapper.errors import DataError, ModelError, SapperError
+from sapper.errors import DataError, ModelError
 from sapper.log import Finding
-from sapper.models.programs import brief
 from sapper.oracle import TorchOracle, frozen
 from sapper.tensors import Batch, Labels, Logits, Scalars
 from sapper.threat import Threat
@@ -47,7 +46,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int) -> Preflig
     mode = _mode(module)
     with frozen(module):
         oracle = TorchOracle(module)
-        logits = _answers(oracle, x, batch_size)
+        logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
         again = oracle.logits(x[:_ROWS])
         alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
     _check_finite(logits)
@@ -65,20 +64,6 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int) -> Preflig
         _accuracy(accuracy, classes, len(x)),
     ]
     return Preflight(logits, predictions, confidence, accuracy, findings)
-
-
-def _answers(oracle: TorchOracle, x: Batch, batch_size: int) -> Logits:
-    """The logits; what the user's own code raises becomes an error of this program."""
-    try:
-        return torch.cat([oracle.logits(part) for part in x.split(batch_size)])
-    except SapperError:
-        raise
-    except Exception as error:
-        shape = ", ".join(map(str, x.shape[1:]))
-        raise ModelError(
-            f"expected a model that answers inputs of shape (rows, {shape}), this one fails on them "
-            f"({type(error).__name__}: {brief(error)}): give data of its shape, or --resize HEIGHT WIDTH."
-        ) from error
 
 
 def _check_finite(logits: Logits) -> None:

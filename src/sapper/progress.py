@@ -15,7 +15,7 @@ class CaseProgress:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             MofNCompleteColumn(),
-            TextColumn("[bold]{task.fields[found]}[/] found"),
+            TextColumn("{task.fields[found]}"),
             _Rate(),
             TimeRemainingColumn(compact=True),
             console=console,
@@ -33,14 +33,17 @@ class CaseProgress:
     ) -> None:
         self._bars.stop()
 
-    def begin(self, name: str, total: int) -> None:
-        self._task = self._bars.add_task(name, total=total, found=0)
+    def begin(self, name: str, total: int, *, found: bool = True) -> None:
+        """A bar for one attack, or for work that finds nothing."""
+        self._task = self._bars.add_task(name, total=total, found="")
+        self._finds = found
         self._name, self._total = name, total
         self._base = self._found = 0
 
     def step(self, done: int, found: int) -> None:
         """Within a shard."""
-        self._bars.update(self._task, completed=self._base + done, found=self._found + found)
+        text = f"[bold]{self._found + found}[/] found" if self._finds else ""
+        self._bars.update(self._task, completed=self._base + done, found=text)
 
     def finish_shard(self, done: int, found: int) -> None:
         self._base, self._found = self._base + done, self._found + found

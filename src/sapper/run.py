@@ -18,6 +18,7 @@ from torch import Tensor
 from sapper import catalogue, log, noise
 from sapper.adversarial_distance import adversarial_distance
 from sapper.attack import Attack, Cascade, check_fits, stages
+from sapper.checks import check_options
 from sapper.data.dataset import Data
 from sapper.environment import describe
 from sapper.errors import ModelError, RunError, UsageError
@@ -26,7 +27,7 @@ from sapper.models.model import Model
 from sapper.oracle import TorchOracle, frozen
 from sapper.preflight import Preflight, clean_inputs, inspect
 from sapper.progress import CaseProgress
-from sapper.scheduler import Crafted, check_options, craft_cases, measure_batch, usual_batch
+from sapper.scheduler import Crafted, craft_cases, measure_batch, usual_batch
 from sapper.spec import Spec, differences, from_plain
 from sapper.summary import summarise
 from sapper.tensors import Batch, Counts, Labels, take
@@ -122,7 +123,7 @@ def audit(
     """
     work = jobs(spec)
     for job in work:
-        check_options(job.attack, job.threat, data.x[0].numel())
+        check_options(job.attack, job.threat, data.shape)
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)
     before = inspect(module, data, x, spec.batch_size or usual_batch(x))
@@ -134,10 +135,10 @@ def audit(
         size = _batch_size(run, spec, model, data, work, oracle, x)
         _write_samples(run, data, x, before)
         with CaseProgress(console) as progress:
-            if any(job.threat.p == 0 for job in work):
-                _write_vulnerability(run, oracle, x, cases, size)
             for job in work:
                 _run_job(run, job, oracle, x, cases, before, spec, size, progress)
+            if any(job.threat.p == 0 for job in work):
+                _write_vulnerability(run, oracle, x, cases, size, progress)
     summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work])
     log.write_json(run / "summary.json", summary)
     return run, summary
@@ -194,13 +195,18 @@ def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
     log.write_json(run / "preflight.json", before.findings)
 
 
-def _write_vulnerability(run: Path, oracle: TorchOracle, x: Batch, cases: Cases, size: int) -> None:
+def _write_vulnerability(
+    run: Path, oracle: TorchOracle, x: Batch, cases: Cases, size: int, progress: CaseProgress
+) -> None:
     """What the saliency maps of the clean samples foretell, where the goal names targets."""
     path, target = run / "vulnerability.parquet", cases.goal.targets()
     if target is None or path.exists():
         return
+    progress.begin("adversarial distance", len(cases.sample), found=False)
     try:
-        single, pairs = adversarial_distance(oracle, x, cases.sample, cases.goal, size)
+        single, pairs = adversarial_distance(
+            oracle, x, cases.sample, cases.goal, size, lambda done: progress.step(done, 0)
+        )
     except (ModelError, RuntimeError):  # no derivative: the attacks' rows say so
         return
     columns = {

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sapper import catalogue, noise
-from sapper.attack import Attack, Cascade, Case, State, check_fits, stages
-from sapper.errors import DataError, UsageError, require_positive
+from sapper.attack import Attack, Cascade, Case, State, stages
+from sapper.checks import check_arguments, check_classes, check_data, check_options
+from sapper.errors import require_positive
 from sapper.goal import Goal, Targeted, Untargeted
 from sapper.ledger import Ledger
 from sapper.oracle import GradientOracle, TorchOracle, frozen
@@ -66,6 +67,7 @@ def craft(
     quantize: int | None = None,
     queries: int | None = None,
     seed: int = 0,
+    index: Labels | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
 ) -> Crafted:
@@ -83,6 +85,8 @@ def craft(
         quantize: Bits a feature; success is judged on inputs rounded to this grid.
         queries: Most questions asked about a sample.
         seed: Of the samples' own random numbers.
+        index: Numbers that name the samples, which their random numbers follow; by default their places in x. With it a
+            sample gets the same result in any order and company, up to float rounding inside the model.
         batch_size: Rows at once; measured if not given.
         progress: Called with (done, found) after every step.
 
@@ -94,20 +98,21 @@ def craft(
         DataError: Shapes, labels or values that do not fit.
         ModelError: The model does not answer like a classifier.
     """
+    check_arguments(model, x, y, attack, seed)
     attack = catalogue.attack(attack) if isinstance(attack, str) else attack
     if isinstance(threat, str):
         threat = Threat.parse(threat, lower=bounds[0], upper=bounds[1], quantize=quantize)
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     device, dtype = weight.device, weight.dtype
-    _check_data(x, y, targets, threat)
+    check_data(x, y, targets, threat)
     with torch.inference_mode(False), frozen(model):  # a caller's inference mode would leave nothing to differentiate
         x_here, y_here = x.detach().to(device, dtype, copy=True), y.to(device, torch.int64)
         goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device, torch.int64))
-        index = torch.arange(len(x), device=device)
+        names = torch.arange(len(x)) if index is None else index
         oracle = TorchOracle(model)
-        _check_classes(y if targets is None else torch.cat([y, targets]), oracle.logits(x_here[:1]).shape[1])
+        check_classes(y if targets is None else torch.cat([y, targets]), oracle.logits(x_here[:1]).shape[1])
         result = craft_cases(
-            oracle, attack, x_here, goal, threat, noise.keys(seed, index),
+            oracle, attack, x_here, goal, threat, noise.keys(seed, names.to(device, torch.int64)),
             queries=queries, batch_size=batch_size, progress=progress,
         )  # fmt: skip
     return Crafted(**{name: value.to(x.device) for name, value in vars(result).items()})
@@ -128,7 +133,7 @@ def craft_cases(
     """`craft` behind the model's door: rows with their goals and keys, on the oracle's device."""
     require_positive("queries", queries)
     require_positive("batch_size", batch_size)
-    check_options(attack, threat, x[0].numel())
+    check_options(attack, threat, x.shape[1:])
     index = torch.arange(len(x), device=x.device)
     case = Case(threat.rounded(x), goal, threat, torch.zeros_like(index), key, index)
     size = batch_size or measure_batch(oracle, x, goal)
@@ -180,7 +185,7 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
     state: Any = None
     while done < total:
         begin = time.perf_counter()
-        if waiting < total and len(active.index) < size:
+        if waiting < total and len(active.index) <= size - max(1, size // 8):  # a few at once: tiny batches are slow
             fresh = take(case, slice(waiting, waiting + size - len(active.index)))
             waiting += len(fresh.index)
             new = attack.start(fresh, ledger.door(fresh))
@@ -243,45 +248,3 @@ def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Cra
         seconds=ledger.seconds,
         broken=~finite,
     )
-
-
-def check_options(attack: Attack | Cascade, threat: Threat, features: int) -> None:
-    """Refuses an attack that does not fit the threat, or cannot take a step within it.
-
-    Raises:
-        UsageError: It does not.
-    """
-    for stage in stages(attack):
-        check_fits(stage, threat)
-        if stage.limit(threat.budget(features)) < 1 or (threat.p == 0 and threat.budget(features) < 1):
-            raise UsageError(
-                f"{stage} cannot take a step within {threat}, which is {threat.budget(features):g} of {features} "
-                "features: give a larger budget."
-            )
-
-
-def _check_classes(labels: Tensor, classes: int) -> None:
-    if int(labels.min()) < 0 or int(labels.max()) >= classes:
-        raise DataError(
-            f"expected labels and targets from 0 to {classes - 1}, as the model has {classes} classes, got "
-            f"{int(labels.min())} to {int(labels.max())}."
-        )
-
-
-def _check_data(x: Tensor, y: Tensor, targets: Tensor | None, threat: Threat) -> None:
-    if x.ndim < 2 or len(x) == 0 or x[0].numel() == 0:
-        raise DataError(f"expected x with at least one row of features, rows first, got shape {tuple(x.shape)}.")
-    for name, classes in (("y", y), ("targets", targets)):
-        if classes is not None and (classes.shape != x.shape[:1] or classes.is_floating_point()):
-            raise DataError(
-                f"expected {name} as integers of shape ({len(x)},), a class a row, got {classes.dtype} of shape "
-                f"{tuple(classes.shape)}."
-            )
-    if not bool(x.isfinite().all()):
-        raise DataError("expected finite inputs, got nan or infinity in x.")
-    if not bool(((x >= threat.lower) & (x <= threat.upper)).all()):
-        raise DataError(
-            f"expected x within [{threat.lower:g}, {threat.upper:g}], got {float(x.min()):g} to {float(x.max()):g}: rescale "
-            "x, or give its true range as bounds=(lower, upper); eps is in these units, and the model's own normalisation "
-            "belongs inside the model."
-        )

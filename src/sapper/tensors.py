@@ -38,11 +38,6 @@ def join(first: Record, second: Record) -> Record:
     return _map([first, second], torch.cat)
 
 
-def choose(mask: Tensor, where_true: Record, where_false: Record) -> Record:
-    """Row by row from the one record or the other."""
-    return _map([where_true, where_false], lambda pair: torch.where(per_row(mask, pair[0]), pair[0], pair[1]))
-
-
 def _map(records: list[Any], function: Any) -> Any:
     first = records[0]
     if isinstance(first, Tensor):

@@ -10,7 +10,7 @@ target, all classes but the label rise together and the label falls (Wiyatno and
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,6 +22,7 @@ from sapper.errors import UsageError
 from sapper.oracle import GradientOracle
 from sapper.saliency import roughness_rise, saliency_pair, saliency_single
 from sapper.tensors import Batch, Flags, Flat, Logits
+from sapper.threat import Threat
 
 PAPER = Paper(
     title="The Limitations of Deep Learning in Adversarial Settings",
@@ -58,8 +59,14 @@ class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
     def __post_init__(self) -> None:
         if not (math.isfinite(self.theta) and self.theta != 0):
             raise UsageError(f"expected theta to be a number other than 0, got {self.theta}.")
+        if self.roughness is not None and math.isnan(self.roughness):
+            raise UsageError("expected roughness to be a number, got nan.")
         if not 0 <= self.room <= 1:
             raise UsageError(f"expected room from 0 to 1, got {self.room}.")
+
+    def check(self, threat: Threat, shape: Sequence[int]) -> None:
+        if self.roughness is not None and len(shape) != 3:
+            raise UsageError(f"roughness is for images (channels, height, width), got samples of shape {tuple(shape)}.")
 
     def limit(self, budget: float) -> int:
         return math.floor(budget / (2 if self.features == "pair" else 1))
@@ -94,10 +101,6 @@ class JSMA(Attack, norms={0}, paper=PAPER, minimal=True):
         return case.threat.upper - values if self.theta > 0 else values - case.threat.lower
 
     def _smooth(self, case: Case, x_adv: Batch, most: float) -> Flags:
-        if x_adv.ndim != 4:
-            raise UsageError(
-                f"roughness is of images, channels × height × width, got samples of shape {tuple(x_adv.shape[1:])}."
-            )
         return (roughness_rise(x_adv, case.threat.clip(x_adv + self.theta) - x_adv) <= most).flatten(1)
 
     def _forward_derivative(self, case: Case, logits: Logits, pull: Callable[[Logits], Batch]) -> tuple[Flat, Flat]:

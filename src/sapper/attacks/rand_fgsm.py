@@ -4,6 +4,7 @@ The random step leaves the sample's own neighbourhood, where single-step adversa
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sapper import noise
@@ -11,6 +12,7 @@ from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
 from sapper.errors import UsageError
 from sapper.oracle import GradientOracle
+from sapper.threat import Threat
 
 PAPER = Paper(
     title="Ensemble Adversarial Training: Attacks and Defenses",
@@ -32,6 +34,10 @@ class RandFGSM(Attack, norms={math.inf}, paper=PAPER):
         if self.alpha is not None and not self.alpha >= 0:
             raise UsageError(f"expected alpha of 0 or more, got {self.alpha}.")
 
+    def check(self, threat: Threat, shape: Sequence[int]) -> None:
+        if self.alpha is not None and self.alpha > (budget := threat.budget(math.prod(shape))):
+            raise UsageError(f"expected alpha below the budget {budget:g}, got {self.alpha:g}.")
+
     def limit(self, budget: float) -> int:
         return 1
 
@@ -46,7 +52,4 @@ class RandFGSM(Attack, norms={math.inf}, paper=PAPER):
         return State(x_adv=case.threat.project(x_adv, case.x))
 
     def _alpha(self, case: Case) -> float:
-        alpha = case.budget / 2 if self.alpha is None else self.alpha
-        if alpha > case.budget:
-            raise UsageError(f"expected alpha below the budget {case.budget:g}, got {alpha:g}.")
-        return alpha
+        return case.budget / 2 if self.alpha is None else self.alpha

@@ -52,7 +52,7 @@ def decode(files: Sequence[tuple[str, bytes]], resize: tuple[int, int] | None = 
         (w1, h1), (w2, h2) = sorted(sizes)[:: len(sizes) - 1]
         raise DataError(
             f"expected images of one size, got {len(sizes)} sizes from {w1}×{h1} to {w2}×{h2}: "
-            "bring them to one size first, or give the height and width to resize them to."
+            "bring them to one size first (load_data of Python takes resize=(height, width))."
         )
     arrays = np.stack([np.asarray(image.convert(mode)) for image in images])
     return arrays[:, None] if mode == "L" else arrays.transpose(0, 3, 1, 2)

@@ -4,7 +4,6 @@
 """
 
 import json
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save
 from torch import nn
 
 from sapper.errors import ModelError
+from sapper.log import write_bytes
 from sapper.models.architecture import architecture
 from sapper.models.model import Network, digest
 from sapper.models.weights import fill, read_safetensors
@@ -44,19 +44,6 @@ class Description:
         }
 
 
-def write_file(path: Path, content: bytes) -> None:
-    """Writes all or nothing: whoever is killed in between leaves the file as it was."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_folder(
     folder: Path,
     module: nn.Module,
@@ -69,8 +56,8 @@ def write_folder(
     description = Description(name, input_shape, classes, digest(module))
     metadata = {METADATA: json.dumps({"architecture": name, "input_shape": input_shape, "classes": len(classes)})}
     state = {key: value.contiguous() for key, value in module.state_dict().items()}
-    write_file(folder / WEIGHTS, save(state, metadata))
-    write_file(folder / DESCRIPTION, tomli_w.dumps(description.table() | more).encode())
+    write_bytes(folder / WEIGHTS, save(state, metadata))
+    write_bytes(folder / DESCRIPTION, tomli_w.dumps(description.table() | more).encode())
 
 
 def read_folder(folder: Path) -> Network:

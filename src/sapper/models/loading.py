@@ -21,7 +21,7 @@ from sapper.models.weights import REFUSED, State, entries, fill, is_pickle, is_t
 
 BUILT_IN = "lenet-digits"
 BUILT_IN_RECIPE = Recipe(epochs=20, batch_size=50, learning_rate=0.1)
-"""For 96 % in a few seconds."""
+"""Seconds of training, which a demonstration can wait for."""
 LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision}
 
 Floats = tuple[float, ...]

@@ -24,8 +24,9 @@ from torch import Tensor, nn
 from sapper.data.dataset import Data
 from sapper.data.loading import load_data
 from sapper.errors import ModelError, RunError, UsageError
+from sapper.log import write_bytes
 from sapper.models.architecture import architecture
-from sapper.models.folder import DESCRIPTION, write_file, write_folder
+from sapper.models.folder import DESCRIPTION, write_folder
 from sapper.models.weights import read_safetensors
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -202,7 +203,7 @@ def _save(module: nn.Module, optimiser: torch.optim.SGD, plan: Plan, epochs: int
         buffer: Tensor | None = optimiser.state[parameter].get("momentum_buffer")
         if buffer is not None:
             tensors[f"momentum.{name}"] = buffer.contiguous()
-    write_file(out / CHECKPOINT, save(tensors, {"plan": json.dumps(asdict(plan)), "epochs": str(epochs)}))
+    write_bytes(out / CHECKPOINT, save(tensors, {"plan": json.dumps(asdict(plan)), "epochs": str(epochs)}))
 
 
 def _resume(module: nn.Module, optimiser: torch.optim.SGD, plan: Plan, out: Path) -> int:

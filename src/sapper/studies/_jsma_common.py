@@ -4,7 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from scipy.stats import spearmanr
 
 from sapper import log
 from sapper.claims import Claim, Figure, Sure
@@ -91,8 +90,3 @@ def hundred(*shares: float | None) -> list[float | None]:
 def tidy(rows: Cells) -> Cells:
     """With two decimals."""
     return [[round(value, 2) if isinstance(value, float) else value for value in row] for row in rows]
-
-
-def spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """The rank correlation."""
-    return float(spearmanr(x, y)[0])  # pyright: ignore[reportArgumentType]

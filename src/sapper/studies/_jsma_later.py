@@ -16,8 +16,8 @@ from sapper.oracle import TorchOracle, frozen
 from sapper.regularity import Detection, detection, roughness
 from sapper.report.figures import lines, scatter
 from sapper.scheduler import craft
-from sapper.statistics import pair_matrix
-from sapper.studies._jsma_common import GAMMA, Cells, cases_of, hundred, lenet, pair_figure, percent, spearman, tidy
+from sapper.statistics import pair_matrix, spearman
+from sapper.studies._jsma_common import GAMMA, Cells, cases_of, hundred, lenet, pair_figure, percent, tidy
 
 BUDGETS = (0.3, 1.3, 2.6, 5.1, 7.7, 10.2, 12.8, 25.5, 38.3)
 """Υ in % of Fig. 14."""
@@ -68,9 +68,9 @@ def predictability(lab: Lab) -> Part:
     mean = pair_matrix(table["label"], table["target"], table["pairs"], 10).mean
     hard = hardness_of(lab)
     known = np.isfinite(mean) & np.isfinite(hard)
-    rho = spearman(mean[known], hard[known])
+    rho, _ = spearman(mean[known], hard[known]) or (float("nan"), 1.0)
     found = table.filter(pl.col("found"))
-    per_sample = spearman(found["pairs"].to_numpy(), found["distance"].to_numpy())
+    per_sample, _ = spearman(found["pairs"].to_numpy(), found["distance"].to_numpy()) or (float("nan"), 1.0)
     names = [f"{s}→{t}" for s, t in zip(*np.nonzero(known), strict=True)]
     chart = scatter(mean[known], hard[known], names, title=f"A foretells H: Spearman {rho:.2f}",
                     x_title="adversarial distance A(s, t), pairs", y_title="hardness H(s, t)")  # fmt: skip

@@ -19,7 +19,7 @@ from sapper.report.picture_grid import image_grid
 from sapper.report.surfaces import saliency
 from sapper.saliency import saliency_pair
 from sapper.scheduler import craft
-from sapper.statistics import pair_matrix
+from sapper.statistics import pair_matrix, spearman
 from sapper.studies._jsma_common import (
     DIGITS,
     GAMMA,
@@ -32,7 +32,6 @@ from sapper.studies._jsma_common import (
     pair_figure,
     percent,
     share,
-    spearman,
     tidy,
     whole,
 )
@@ -195,7 +194,7 @@ def pairs(lab: Lab) -> Part:
     mean = pair_matrix(cases["label"], cases["target"], cases["distance"] / 7.84, 10).mean
     easy, hard = np.argsort(np.nanmean(mean, 0)), np.argsort(-np.nanmean(mean, 0))
     known = np.isfinite(rate) & np.isfinite(mean)
-    rho = spearman(rate[known], mean[known])
+    rho, _ = spearman(rate[known], mean[known]) or (float("nan"), 1.0)
     return Part(
         title="Fig. 12 and 13: class pairs",
         text=f"By mean distortion the easiest targets are {listed(easy[:3])}, the hardest {listed(hard[:2])}. The paper "
