@@ -45,10 +45,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
 
 
 def require_positive(name: str, value: float | None) -> None:
-    """Refuses an option that is given and not above 0.
+    """Refuses an option that is given and not a finite number above 0.
 
     Raises:
         UsageError: It is 0, below, or not a number.
     """
     if value is not None and not 0 < value < math.inf:
-        raise UsageError(f"expected {name} above 0 and finite, got {value}.")
+        raise UsageError(f"expected {name} above 0, got {value}.")

@@ -33,14 +33,16 @@ class Detection:
         return float(self.true_positives[self.false_positives <= false_positive_rate].max())
 
 
-def detection(clean: np.ndarray, adversarial: np.ndarray, source: np.ndarray) -> Detection:
-    """Judges a score.
+def detection(clean: np.ndarray, adversarial: np.ndarray, source: np.ndarray) -> Detection | None:
+    """Judges a score; None where there is no adversarial sample to detect.
 
     Args:
         clean: Of each clean sample.
         adversarial: Of each adversarial sample.
         source: For each adversarial sample, the clean one it was made from.
     """
+    if not len(adversarial):
+        return None
     truth = np.concatenate([np.zeros(len(clean)), np.ones(len(adversarial))])
     score = np.concatenate([clean, adversarial])
     false, true, _ = roc_curve(truth, score)

@@ -22,7 +22,7 @@ Cells = list[list[str | float | int | None]]
 def lenet(lab: Lab) -> Model:
     if lab.scale == "paper":
         return lab.model("lenet", "train[:50000]")
-    return lab.model("lenet", "train[:4000]", epochs=8)
+    return lab.model("lenet", "train[:3000]", epochs=4)
 
 
 def attacked(lab: Lab) -> dict[str, tuple[str, int]]:
@@ -33,7 +33,7 @@ def attacked(lab: Lab) -> dict[str, tuple[str, int]]:
             "validation": ("train[50000:]", 10_000),
             "test": ("test", 10_000),
         }
-    return {"training": ("train[:4000]", 10), "validation": ("train[50000:]", 10), "test": ("test", 20)}
+    return {"training": ("train[:3000]", 3), "validation": ("train[50000:]", 3), "test": ("test", 10)}
 
 
 def whole(lab: Lab, name: str) -> Path:

@@ -105,7 +105,7 @@ def grids(lab: Lab) -> Part:
             shown, DIGITS, DIGITS, row_title="source", column_title="target", framed=np.eye(10, dtype=bool)
         )
         figures.append(lab.figure(f"grid-{name}.png", png, caption))
-    limit = lab.size(paper=1000, smoke=10)
+    limit = lab.size(paper=1000, smoke=3)
     run = lab.audit(
         "decrease", lenet(lab), "test", limit=limit, goal="targeted:every", threat=GAMMA, attack="jsma:theta=-1"
     )
