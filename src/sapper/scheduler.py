@@ -24,7 +24,7 @@ from sapper.tensors import Batch, Counts, Labels, Mask, Scalars, join, per_row, 
 from sapper.threat import Threat
 
 _LARGEST_BATCH = 4096
-_USUAL_ROWS, _USUAL_FEATURES = 256, 1 << 21
+_USUAL_ROWS, _USUAL_FEATURES = 512, 1 << 21
 
 Progress = Callable[[int, int], None]
 """Told (cases done, cases found) after every step."""
@@ -145,7 +145,7 @@ def craft_cases(
 
 
 def usual_batch(x: Batch) -> int:
-    """256 rows, or fewer where inputs are large."""
+    """512 rows, or fewer where inputs are large."""
     return min(len(x), _USUAL_ROWS, max(1, _USUAL_FEATURES // x[0].numel()))
 
 
