@@ -58,7 +58,7 @@ class Ledger:
         reached = (case.goal.reached(logits.argmax(1), logits) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
         if not len(reached):
             return
-        case, x_adv = take(case, reached), x_adv[reached]
+        case, x_adv = take(case, reached), take(x_adv, reached)
         distance = case.threat.distance(x_adv, case.x)
         better = case.threat.legal(x_adv, case.x) & (~self.found[case.index] | (distance < self.distance[case.index]))
         rows = case.index[better]

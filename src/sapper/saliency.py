@@ -6,10 +6,12 @@ paper's Algorithm 3 looks for the pair p != q in the domain with a_p + a_q > 0, 
 """
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from sapper.tensors import Batch, Flags, Flat, Mask, Scalars
 
+Few = Float[Tensor, "rows kept"]
 _PAIRS_AT_ONCE = 1 << 24
 
 
@@ -24,43 +26,56 @@ def saliency_pair(a: Flat, b: Flat, domain: Flags) -> tuple[Tensor, Mask]:
     Returns:
         Two column indices a row (of the features, any where there is no pair), and the flag.
     """
-    a, b = _scaled(a, domain), _scaled(b, domain)
-    a_sorted, order = a.sort(dim=1, descending=True)
-    b_sorted = b.gather(1, order)
-    largest = torch.nn.functional.pad(b_sorted.cummax(1).values[:, :-1], (1, 0), value=-torch.inf)
-    second = torch.minimum(b_sorted, largest).cummax(1).values  # the second largest so far, this one included
+    a, b = _scaled(domain, a, b)
+    index, a, b = _packed(_beside_the_two_best(a, b), a, b)  # fewer to sort
+    a, order = a.sort(dim=1, descending=True)
+    index, b = index.gather(1, order), b.gather(1, order)
+    largest = torch.nn.functional.pad(b.cummax(1).values[:, :-1], (1, 0), value=-torch.inf)
+    second = torch.minimum(b, largest).cummax(1).values  # the second largest so far, this one included
     second = torch.nn.functional.pad(second[:, :-1], (1, 0), value=-torch.inf)
-    keep = (b_sorted > second) & (a_sorted > -torch.inf)
+    place, a, b = _packed((b > second) & (a > -torch.inf), a, b)
+    first, other, admissible = _best_pair(a, b)
+    return index.gather(1, place.gather(1, torch.stack([first, other], 1))), admissible
 
-    place = keep.cumsum(1) - 1
+
+def _beside_the_two_best(a: Flat, b: Flat) -> Flags:
+    """The two features of largest a + b, and those that they do not both dominate."""
+    best = (a + b).topk(min(2, a.shape[1]), dim=1).indices
+    least_a, least_b = (values.gather(1, best).amin(1, keepdim=True) for values in (a, b))
+    return ((a > least_a) | (b > least_b)).scatter(1, best, True)
+
+
+def _packed(keep: Flags, a: Flat, b: Flat) -> tuple[Tensor, Few, Few]:
+    """The kept columns of each row moved to the left, and their indices; what is left over is -inf."""
+    count = keep.sum(1)
     row, column = keep.nonzero(as_tuple=True)
-    width = max(2, int(place[:, -1].max()) + 1) if len(row) else 2
-    candidates = torch.zeros(len(a), width, dtype=torch.int64, device=a.device)
-    candidates[row, place[row, column]] = order[row, column]
-    a_few = torch.full_like(candidates, -torch.inf, dtype=a.dtype)
-    b_few = a_few.clone()
-    a_few[row, place[row, column]] = a_sorted[row, column]
-    b_few[row, place[row, column]] = b_sorted[row, column]
-    first, other, admissible = _best_pair(a_few, b_few)
-    return candidates.gather(1, torch.stack([first, other], 1)), admissible
+    place = torch.arange(len(row), device=a.device) - (count.cumsum(0) - count)[row]
+    width = max(2, int(count.amax())) if len(count) else 2
+    index = torch.zeros(len(a), width, dtype=torch.int64, device=a.device)
+    index[row, place] = column
+    filled = torch.arange(width, device=a.device) < count[:, None]
+    return index, *(torch.where(filled, values.gather(1, index), -torch.inf) for values in (a, b))
 
 
 def saliency_single(a: Flat, b: Flat, domain: Flags) -> tuple[Tensor, Mask]:
     """The best admissible feature of each row: a > 0, b > 0 and the largest a·b (Eq. 8)."""
-    a, b = _scaled(a, domain), _scaled(b, domain)
+    a, b = _scaled(domain, a, b)
     score = torch.where((a > 0) & (b > 0), a * b, -1.0)
     best, chosen = score.max(dim=1, keepdim=True)
     return chosen, best[:, 0] >= 0
 
 
-def _scaled(values: Flat, domain: Flags) -> Flat:
-    """By the row's largest, which changes no choice and keeps the products from vanishing; outside the domain -inf.
+def _scaled(domain: Flags, a: Flat, b: Flat) -> tuple[Flat, Flat]:
+    """Each by the row's largest, which changes no choice and keeps the products from vanishing; outside the domain -inf.
 
     What is not a number counts as no derivative.
     """
-    values = torch.where(domain & values.isfinite(), values, 0)
-    largest = values.abs().amax(1, keepdim=True).clamp_min(torch.finfo(values.dtype).tiny)
-    return torch.where(domain, values / largest, -torch.inf)
+    inside = domain.to(a.dtype)
+    outside = inside.log()  # 0 in the domain, -inf outside; sums are much faster than choices
+    a, b = (values.nan_to_num(0, 0, 0) * inside for values in (a, b))
+    tiny = torch.finfo(a.dtype).tiny
+    a, b = (values / values.abs().amax(1, keepdim=True).clamp_min(tiny) + outside for values in (a, b))
+    return a, b
 
 
 def _best_pair(a: Flat, b: Flat) -> tuple[Tensor, Tensor, Mask]:

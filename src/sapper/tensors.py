@@ -30,7 +30,10 @@ def per_row(values: Tensor, like: Tensor) -> Tensor:
 
 def take(record: Record, rows: Tensor | slice) -> Record:
     """The record of these rows (indices, flags or a range), in this order."""
-    return _map([record], lambda tensors: tensors[0][rows])
+    if isinstance(rows, slice):
+        return _map([record], lambda tensors: tensors[0][rows])
+    index = rows.nonzero()[:, 0] if rows.dtype == torch.bool else rows
+    return _map([record], lambda tensors: tensors[0].index_select(0, index))  # whole rows: faster than indexing
 
 
 def join(first: Record, second: Record) -> Record:

@@ -113,7 +113,7 @@ class Threat:
         """The nearest point (Euclidean) of ball and box together."""
         budget = self.budget(x[0].numel())
         if self.p == math.inf:
-            return self.clip(torch.minimum(torch.maximum(x_adv, x - budget), x + budget))
+            return (x - budget).clamp_(min=x_adv).clamp_(max=x + budget).clamp_(self.lower, self.upper)
         if budget == math.inf:
             return self.clip(x_adv)
         clipped = self.clip(x_adv)
@@ -137,7 +137,7 @@ class Threat:
         without a gradient stays.
         """
         if self.p == math.inf:
-            return self.clip(x - size * gradient.sign())
+            return torch.add(x, gradient.sign(), alpha=-size).clamp_(self.lower, self.upper)
         g = gradient.flatten(1)
         g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # no underflow in what follows
         if self.p == 2:
