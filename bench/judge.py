@@ -1,6 +1,7 @@
 """One judge for all: what a library returns is re-predicted, its legality checked, its model calls counted."""
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -53,28 +54,43 @@ class Verdict:
     """Over the successes, in features for norm 0; None without any."""
 
 
+class Count:
+    """How many samples have passed; copies of a model share it, and threads may add to it at once."""
+
+    def __init__(self) -> None:
+        self.forwards = 0
+        self.backwards = 0
+        self._lock = threading.Lock()
+
+    def __deepcopy__(self, memo: object) -> "Count":
+        return self
+
+    def add(self, *, forwards: int = 0, backwards: int = 0) -> None:
+        with self._lock:
+            self.forwards += forwards
+            self.backwards += backwards
+
+
 class Counted(nn.Module):
     """The model that everyone attacks: counts the samples that pass forwards and backwards."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model = model
-        self.forwards = 0
-        self.backwards = 0
+        self.count = Count()
 
     def forward(self, x: Tensor) -> Tensor:
         logits = self.model(x)
-        self.forwards += len(x)
+        self.count.add(forwards=len(x))
         if logits.requires_grad:
             logits.register_hook(self._count_backwards)
         return logits
 
     def restart(self) -> None:
-        self.forwards = 0
-        self.backwards = 0
+        self.count = Count()
 
     def _count_backwards(self, gradient: Tensor) -> None:
-        self.backwards += len(gradient)
+        self.count.add(backwards=len(gradient))
 
 
 def judge(model: nn.Module, task: Task, x_adv: Tensor) -> Verdict:

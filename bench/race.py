@@ -107,7 +107,7 @@ def fastest_setting(model: Counted, trial: Task, contender: Contender, tell: Tel
 def measure(model: Counted, task: Task, contender: Contender, setting: Setting, floor: Floor, seed: int) -> Measurement:
     model.restart()
     x_adv, seconds, cpu_seconds = timed(model, task, contender, setting, seed)
-    forwards, backwards = model.forwards, model.backwards
+    forwards, backwards = model.count.forwards, model.count.backwards
     return Measurement(seconds, cpu_seconds, forwards, backwards, floor, judge(model, task, x_adv))
 
 

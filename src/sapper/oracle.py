@@ -52,12 +52,12 @@ class TorchOracle:
 
     def logits(self, x: Batch) -> Logits:
         with torch.no_grad():
-            return self._ask(x)
+            return self._ask(_padded(x))[: len(x)]
 
     def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
         with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            logits = self._ask(leaf)
+            leaf = _padded(x.detach()).requires_grad_()
+            logits = self._ask(leaf)[: len(x)]
         if not logits.requires_grad:
             raise ModelError(
                 "the model's output does not depend on its input in a way that can be differentiated (detached, rounded "
@@ -66,7 +66,7 @@ class TorchOracle:
 
         def pull(cotangent: Logits) -> Batch:
             (gradient,) = torch.autograd.grad(logits, leaf, cotangent, retain_graph=True, allow_unused=True)
-            return torch.zeros_like(leaf) if gradient is None else gradient
+            return torch.zeros_like(x) if gradient is None else gradient[: len(x)]
 
         return logits.detach(), pull
 
@@ -100,6 +100,15 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
             weight.requires_grad_(requires_grad)
         for part, mode in modes:
             part.training = mode
+
+
+def _padded(x: Batch) -> Tensor:
+    """With some rows twice, so that batches have one of a few sizes: a kernel prepared for one serves again.
+
+    A batch that shrinks row by row would have them all prepared anew at every step. At most a sixteenth is added.
+    """
+    granule = 1 << max(0, (len(x) - 1).bit_length() - 5)
+    return torch.cat([x, x[:extra]]) if (extra := -len(x) % granule) else x
 
 
 def _answer(answer: object, rows: int) -> Logits:

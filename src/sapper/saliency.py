@@ -54,7 +54,8 @@ def _packed(keep: Flags, a: Flat, b: Flat) -> tuple[Tensor, Few, Few]:
     index = torch.zeros(len(a), width, dtype=torch.int64, device=a.device)
     index[row, place] = column
     filled = torch.arange(width, device=a.device) < count[:, None]
-    return index, *(torch.where(filled, values.gather(1, index), -torch.inf) for values in (a, b))
+    a, b = (torch.where(filled, values.gather(1, index), -torch.inf) for values in (a, b))
+    return index, a, b
 
 
 def saliency_single(a: Flat, b: Flat, domain: Flags) -> tuple[Tensor, Mask]:

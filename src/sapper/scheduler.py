@@ -1,13 +1,13 @@
 """The scheduler, and the only loop: keeps a batch of cases full, steps it, retires rows, refills from the queue.
 
 No case waits for its neighbours. What a case draws at random is its own (`noise`), so results do not depend on the batch
-but for float rounding inside the model; with the same batch size they are identical.
+but for float rounding inside the model; with the same batch size and number of torch's threads they are identical.
 """
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import torch
@@ -22,12 +22,10 @@ from sapper.ledger import Ledger
 from sapper.oracle import GradientOracle, TorchOracle, frozen
 from sapper.tensors import Batch, Counts, Labels, Mask, Scalars, join, per_row, take
 from sapper.threat import Threat
+from sapper.workers import Progress, doors, side_by_side
 
 _LARGEST_BATCH = 4096
 _USUAL_ROWS, _USUAL_FEATURES = 512, 1 << 21
-
-Progress = Callable[[int, int], None]
-"""Told (cases done, cases found) after every step."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +85,7 @@ def craft(
         seed: Of the samples' own random numbers.
         index: Numbers that name the samples, which their random numbers follow; by default their places in x. With it a
             sample gets the same result in any order and company, up to float rounding inside the model.
-        batch_size: Rows at once; measured if not given.
+        batch_size: Rows at once, shared among as many workers as torch has threads; measured if not given.
         progress: Called with (done, found) after every step.
 
     Returns:
@@ -135,13 +133,30 @@ def craft_cases(
     require_positive("batch_size", batch_size)
     check_options(attack, threat, x.shape[1:])
     index = torch.arange(len(x), device=x.device)
-    case = Case(threat.rounded(x), goal, threat, torch.zeros_like(index), key, index)
+    whole = Case(threat.rounded(x), goal, threat, torch.zeros_like(index), key, index)
     size = batch_size or measure_batch(oracle, x, goal)
-    ledger = Ledger(oracle, case, queries)
+    oracles = doors(oracle, whole.x, size)
+    count = len(oracles)
+    cases = [take(whole, slice(first, None, count)) for first in range(count)]
+    cases = [replace(case, index=index[: len(case.index)]) for case in cases]
+    ledgers = [Ledger(door, case, queries) for door, case in zip(oracles, cases, strict=True)]
+
+    def work(worker: int, tell: Progress) -> None:
+        _craft_part(attack, cases[worker], ledgers[worker], math.ceil(size / count), tell)
+
+    side_by_side(work, count, progress)
+    judged = [_judge(oracle, case, ledger, size) for case, ledger in zip(cases, ledgers, strict=True)]
+    if count == 1:
+        return judged[0]
+    order = torch.cat([index[first::count] for first in range(count)]).argsort()
+    crafted = take(reduce(join, judged), order)
+    return replace(crafted, seconds=crafted.seconds / count)  # they ran at the same time
+
+
+def _craft_part(attack: Attack | Cascade, case: Case, ledger: Ledger, size: int, progress: Progress) -> None:
     for number, stage in enumerate(stages(attack)):
         left = take(case, ~ledger.closed(case)) if number else case
         _loop(stage, replace(left, key=noise.mix(left.key + number)), ledger, size, progress)
-    return _judge(oracle, case, ledger, size)
 
 
 def usual_batch(x: Batch) -> int:
@@ -177,7 +192,7 @@ def _time_pass(oracle: GradientOracle, x: Batch, goal: Goal) -> float:
     return time.perf_counter() - begin
 
 
-def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progress | None) -> None:
+def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progress) -> None:
     """Takes every case to its end; what came of it is in the ledger."""
     total, waiting, done = len(case.index), 0, 0
     limit = attack.limit(case.budget)
@@ -203,8 +218,7 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
             state = attack.step(active, ledger.door(active), state)
             active = replace(active, age=active.age + 1)
         ledger.seconds[here] += (time.perf_counter() - begin) / len(here)
-        if progress:
-            progress(len(ledger.found) - total + done, int(ledger.found.sum()))
+        progress(len(ledger.found) - total + done, int(ledger.found.sum()))
 
 
 def _look_at_clean(case: Case, start: Batch, ledger: Ledger) -> None:
