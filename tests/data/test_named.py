@@ -97,11 +97,11 @@ def test_what_is_no_archive_is_refused(tmp_path):
 @pytest.mark.parametrize(
     "content",
     [
-        b"plain",
-        gzip.compress(b"\0\0\x09\x01\0\0\0\x01\0"),
-        gzip.compress(b"\0\0\x08\x01\0\0\0\x05\0"),
-        gzip.compress(b"\0\0"),
-        gzip.compress(b"\0\0\x08\x01\0\0\0\x01\0")[:-9],
+        pytest.param(b"plain", id="not packed"),
+        pytest.param(gzip.compress(b"\0\0\x09\x01\0\0\0\x01\0"), id="signed bytes"),
+        pytest.param(gzip.compress(b"\0\0\x08\x01\0\0\0\x05\0"), id="too few values"),
+        pytest.param(gzip.compress(b"\0\0"), id="half a head"),
+        pytest.param(gzip.compress(b"\0\0\x08\x01\0\0\0\x01\0")[:-9], id="cut short"),
     ],
 )
 def test_a_wrong_idx_file_is_refused(tmp_path, content):
