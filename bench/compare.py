@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import networks
 import tables
@@ -25,7 +26,7 @@ from torch import nn
 from sapper.data.loading import load_data
 
 HERE = Path(__file__).parent
-CASES = ("jsma", "pgd", "pgd-robust", "memory")
+CASES = ("jsma", "pgd", "pgd-robust", "sizes", "memory")
 FROM_FOLDER = {"pgd-robust": "robust_models", "memory": "imagenet"}
 """What a case needs of $SAPPER_DATA; MNIST is downloaded where it is not there."""
 
@@ -40,10 +41,12 @@ class Scale:
     pgd_images: int
     pgd_steps: int
     photo_threat: str
+    sizes: tuple[tuple[int, int], ...] = ((1, 28), (3, 32), (3, 64), (3, 224))
+    """Colours and side of the inputs whose size is varied."""
 
 
 FULL = Scale(rounds=3, jsma_images=(10, 50, 200), pgd_images=1000, pgd_steps=40, photo_threat="l0:1%")
-SMOKE = Scale(rounds=1, jsma_images=(1, 2, 4), pgd_images=64, pgd_steps=5, photo_threat="l0:10")
+SMOKE = Scale(rounds=1, jsma_images=(1, 2, 4), pgd_images=64, pgd_steps=5, photo_threat="l0:10", sizes=((1, 28),))
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,8 @@ def run_case(name: str, scale: Scale, lenet: Path, tell: Callable[[str], None]) 
             return pgd(name, "LeNet", networks.lenet(lenet), scale, tell)
         case "pgd-robust":
             return pgd(name, "the robust cnn_a_adv", networks.robust_cnn(), scale, tell)
+        case "sizes":
+            return sizes(scale, tell)
         case _:
             return memory(scale.photo_threat)
 
@@ -144,9 +149,33 @@ def raced(
     return Outcome(name, title, lines, tables.floor_note(rows, results), {"title": title, "rows": records})
 
 
+def sizes(scale: Scale, tell: Callable[[str], None]) -> Outcome:
+    points, lines = [], []
+    for channels, side in scale.sizes:
+        both = [in_own_process("sizes.py", library, channels, side) for library in ("sapper", "torchattacks")]
+        points += both
+        tell(f"{side} x {side} x {channels}: {both}")
+        lines.append({"input": f"{side} x {side} x {channels}", "features": f"{both[0]['features']}"})
+        for point in both:
+            seconds, added = point["seconds"], point["added_mib"]
+            name = point["library"].replace("sapper", "Sapper")
+            lines[-1][f"{name}, ms an iteration"] = "out of memory" if seconds is None else f"{1e3 * seconds:.3g}"
+            lines[-1][f"{name}, memory"] = "over 16 GiB" if added is None else f"{added:.0f} MiB"
+    note = (
+        "One sample, eight iterations, a small random network; the memory is what the attack added to the peak of its "
+        "process. Medians of three."
+    )
+    return Outcome("sizes", "JSMA and the size of the input", lines, note, {"points": points})
+
+
+def in_own_process(program: str, *arguments: object) -> dict[str, Any]:
+    """What a program of this folder prints as JSON."""
+    command = [sys.executable, HERE / program, *map(str, arguments)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+
+
 def memory(threat: str) -> Outcome:
-    done = subprocess.run([sys.executable, HERE / "memory.py", threat], check=True, stdout=subprocess.PIPE, text=True)
-    peak = json.loads(done.stdout)
+    peak = in_own_process("memory.py", threat)
     line = {
         "threat": peak["threat"],
         "found": "yes" if peak["found"] else "no",

@@ -17,7 +17,6 @@ This module imports no torch, so that reports and comparisons start at once.
 import io
 import json
 import os
-import re
 import tomllib
 from collections.abc import Callable
 from contextlib import suppress
@@ -31,6 +30,7 @@ import safetensors.numpy
 import tomli_w
 
 from sapper.errors import RunError
+from sapper.names import slug
 
 SAMPLE = {
     "sample": pl.Int64,  # position in the data set, after --limit
@@ -126,11 +126,6 @@ class Summary(msgspec.Struct, frozen=True):
     certified: list[Certified]
     findings: list[Finding]
     version: int = 1
-
-
-def slug(text: str) -> str:
-    """A name that every file system takes: `l0:14.5%` -> `l0-14.5pct`, `linf:8/255` -> `linf-8_255`."""
-    return re.sub(r"[^\w.=,+-]+", "-", text.replace("%", "pct").replace("/", "_").replace("*", "x")).strip("-")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:

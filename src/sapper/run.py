@@ -46,7 +46,7 @@ class Job:
 
     @property
     def folder(self) -> str:
-        return f"{log.slug(str(self.attack))}.{log.slug(str(self.threat))}"
+        return log.case_folder(str(self.attack), str(self.threat))
 
 
 @dataclass(frozen=True)

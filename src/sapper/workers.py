@@ -72,7 +72,7 @@ def side_by_side(work: Callable[[int, Progress], None], count: int, progress: Pr
         torch.set_num_threads(threads)
     errors = [error for future in futures if (error := future.exception())]
     if errors:
-        raise next((error for error in errors if not isinstance(error, _Stopped)), errors[0])
+        raise next(error for error in errors if not isinstance(error, _Stopped))
 
 
 class _Stopped(Exception):  # noqa: N818 (not an error: another worker's end)

@@ -1,6 +1,5 @@
 """From arrays to checked `Data`: everything that can be wrong with samples and labels is found here."""
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +8,7 @@ from torch import Tensor
 
 from sapper.data.dataset import Data
 from sapper.errors import DataError
+from sapper.names import slug
 
 Bounds = tuple[float, float]
 
@@ -42,12 +42,9 @@ def check(name: str, arrays: Arrays, bounds: Bounds) -> Data:
     names = arrays.classes or tuple(map(str, range(int(labels.max()) + 1)))
     if int(labels.max()) >= len(names):
         raise DataError(f"{name}: expected labels 0 to {len(names) - 1}, one a class name, got {int(labels.max())}.")
-    return Data(slug(name), _samples(name, x, bounds), torch.from_numpy(labels), names, (float(low), float(high)))
-
-
-def slug(name: str) -> str:
-    """A name that is safe in a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "data"
+    return Data(
+        slug(name) or "data", _samples(name, x, bounds), torch.from_numpy(labels), names, (float(low), float(high))
+    )
 
 
 def _labels(name: str, y: np.ndarray) -> np.ndarray:

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from sapper.data.checks import slug
 from sapper.data.files import cache
 from sapper.errors import ModelError, RunError, UsageError, unknown
 from sapper.models.architecture import Published, Recipe, architecture, architectures
@@ -18,6 +17,7 @@ from sapper.models.model import Model, Network, digest, preprocessed
 from sapper.models.programs import load_exported, load_torchscript
 from sapper.models.training import train
 from sapper.models.weights import REFUSED, State, entries, fill, is_pickle, is_torchscript, read_safetensors
+from sapper.names import slug
 
 BUILT_IN = "lenet-digits"
 BUILT_IN_RECIPE = Recipe(epochs=20, batch_size=50, learning_rate=0.1)
@@ -55,7 +55,7 @@ def load_model(
     path = Path(reference).expanduser()
     name = (path.resolve().name if path.is_dir() else path.stem) if path.exists() else reference
     return Model(
-        name=slug(name),
+        name=slug(name) or "model",
         reference=reference,
         module=module,
         digest=digest(module, repr(resize).encode() if resize else b"", network.program),
