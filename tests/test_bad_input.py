@@ -237,6 +237,7 @@ def test_data_that_are_not_there(model: Path) -> None:
         ("--attack jsma --threat l0:1%", ["cannot take a step within l0:1%", "larger budget"]),
         ("--attack fgsm --threat l1:nan", "to be a number"),
         ("--attack fgsm --threat linf:min", "fgsm needs a budget"),
+        ("--attack fgsm --threat linf:0.003 --quantize 8", "cannot take a step within linf:0.003"),
         ("--attack jsma --threat linf:0.1", "jsma is an attack in l0, the threat linf:0.1 is in linf"),
         ("--attack jsma --threat l0:10% --threat linf:0.1", "none of the attacks jsma fits linf:0.1"),
         ("--goal everything", ["expected a goal like", "got 'everything'"]),

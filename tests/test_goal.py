@@ -127,6 +127,19 @@ def test_confidence_is_reduced_below_the_threshold_or_to_another_class() -> None
     assert goal.reached(logits.argmax(1), logits).tolist() == [True, False, True]
 
 
+def test_top_counts_the_classes_among_which_the_label_must_not_be() -> None:
+    logits = torch.tensor([[5.0, 4, 3, 2], [4.0, 5, 3, 2], [3.0, 5, 4, 2], [2.0, 5, 4, 3]])
+    label = torch.zeros(4, dtype=torch.int64)
+    for top, reached in (
+        (1, [False, True, True, True]),
+        (2, [False, False, True, True]),
+        (3, [False, False, False, True]),
+    ):
+        goal = Untargeted(label, top=top)
+        assert goal.reached(logits.argmax(1), logits).tolist() == reached
+        assert (goal.margin(logits) < 0).tolist() == reached
+
+
 def test_confidence_reduction_without_scores_says_so() -> None:
     with pytest.raises(UsageError, match="scores"):
         GOALS["confidence"].reached(LABEL)

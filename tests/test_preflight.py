@@ -82,6 +82,10 @@ def test_outputs_between_0_and_1_that_are_no_distribution_are_let_pass() -> None
     assert set(warned(Wrapped(lambda z: z.sigmoid()))) == set()
 
 
+def test_saturated_logits_are_reported() -> None:
+    assert set(warned(Wrapped(lambda z: 1e4 * z))) == {"outputs are logits"}
+
+
 @pytest.mark.parametrize("layer", [nn.Dropout(), nn.Dropout2d(), nn.BatchNorm2d(1)])
 def test_layers_left_in_training_mode_are_named_and_do_not_act(layer: nn.Module) -> None:
     module, samples = Wrapped(before=layer).eval(), data()

@@ -3,14 +3,16 @@ import math
 import os
 import shlex
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
 
-from audits import adversarial, assert_same_run, audit, files, logits, rows, shards, tensors, trained
-from sapper import log
+from audits import adversarial, ask, assert_same_run, audit, files, logits, rows, shards, tensors, trained
+from sapper import catalogue, log
+from sapper.attacks.fgsm import FGSM
 
 ATTACKS = ("--attack", "fgsm", "--attack", "pgd:steps=5", "--attack", "jsma")
 THREATS = ("--threat", "linf:0.1", "--threat", "l0:10%")
@@ -265,6 +267,7 @@ def test_without_out_the_folder_is_named_after_the_spec(
 
 
 MODULE = """
+from pathlib import Path
 import torch
 from torch import nn
 class Odd(nn.Module):
@@ -279,6 +282,17 @@ class OneWay(torch.autograd.Function):
     def forward(context, z): return z + 0
     @staticmethod
     def backward(context, gradient): raise RuntimeError("no way back\\nat all")
+class Mostly(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner = Odd(lambda z, x: z)
+        self.inner.linear.bias.data.zero_()
+    def forward(self, x):
+        if Path("down").exists() and x.requires_grad: raise OSError("no answer")
+        return self.inner(x)
+def down_for_now(): return Mostly()
+def training(): return nn.Sequential(nn.Dropout(), Odd(lambda z, x: z)).train()
+def half(): return Odd(lambda z, x: z).bfloat16()
 def detached(): return Odd(lambda z, x: z.detach())
 def one_way(): return Odd(lambda z, x: OneWay.apply(z))
 def breaks_off_grid(): return Odd(lambda z, x: torch.where(((x * 16) % 1 == 0).flatten(1).all(1)[:, None], z, torch.nan))
@@ -326,3 +340,56 @@ def test_cases_that_cannot_be_run_are_rows_with_their_error(
     assert f"{len(failed)} of 25 cases of fgsm under linf:0.1" in summary.findings[-1].evidence
     assert "could not be run" in answer.out
     assert os.listdir("run/shards") == ["fgsm.linf-0.1"]
+
+
+def test_cases_that_could_not_be_run_are_run_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd_models.py").write_text(MODULE)
+    words = ("odd_models:down_for_now", "--limit", "25", "--attack", "fgsm", "--threat", "linf:0.1", "--out", "run")
+    Path("down").touch()
+    audit(*words)
+    assert rows(Path("run"))["error"].str.contains("OSError: no answer").all()
+    assert "leave it open" in Path("run/report.html").read_text()
+    Path("down").unlink()
+    audit(*words)
+    assert rows(Path("run"))["error"].is_null().all()
+
+
+def test_a_layer_in_training_mode_is_reported_of_a_factory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd_models.py").write_text(MODULE)
+    run = quick("odd_models:training", tmp_path / "run", "--attack", "fgsm", "--threat", "linf:0.1")
+    findings = {finding.check: finding for finding in log.read_summary(run).findings}
+    assert findings["evaluation mode"].verdict == "warning"
+
+
+def test_a_model_of_bfloat16_has_rows_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("odd_models.py").write_text(MODULE)
+    run = quick("odd_models:half", tmp_path / "run", "--attack", "fgsm", "--threat", "linf:0.1")
+    assert rows(run)["error"].is_null().all()
+    assert adversarial(run).dtype == np.float32
+
+
+def test_files_that_were_lost_are_made_again(model: Path, tmp_path: Path) -> None:
+    run = quick(model, tmp_path / "run", "--attack", "fgsm", "--threat", "linf:0.1")
+    before = adversarial(run)
+    for lost in ("samples.parquet", "shards/fgsm.linf-0.1/00000.safetensors"):
+        (run / lost).unlink()
+        quick(model, run, "--attack", "fgsm", "--threat", "linf:0.1")
+    assert np.array_equal(adversarial(run), before)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnlyL1(FGSM, norms={1}, paper=FGSM.paper):
+    """An attack that the standard suite has no threat for."""
+
+
+def test_what_fits_nothing_of_the_standard_suite_says_what_to_give(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known = catalogue.attacks() | {"only_l1": OnlyL1}
+    monkeypatch.setattr(catalogue, "attacks", lambda: known)
+    for words, way_out in ((("--attack", "only_l1"), "give --threat"), (("--threat", "linf:min"), "give --attack")):
+        answer = ask("audit", model, "--limit", "5", *words, "--out", tmp_path / "run")
+        assert (answer.code, way_out in answer.err) == (2, True), answer.err

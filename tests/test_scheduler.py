@@ -1,3 +1,4 @@
+import inspect
 import math
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from sapper.attacks.pgd import PGD
 from sapper.citation import Paper
 from sapper.errors import DataError, ModelError, UsageError
 from sapper.oracle import GradientOracle
+from sapper.threat import Threat
 from toys import Watched, identical, linear, network, predict, random_linear, rows_of, samples
 
 PAPER = Paper(title="None", authors="A. None", year=2000, url="https://none")
@@ -506,3 +508,47 @@ def test_it_works_inside_the_callers_inference_mode() -> None:
     with torch.inference_mode():
         inside = sapper.craft(model, x.clone(), y.clone(), attack="bim", threat="linf:0.12")
     assert torch.equal(inside.x_adv, outside.x_adv)
+
+
+def forced(attack: Attack, **values) -> Attack:
+    """With options that only a program without type checks can give."""
+    for name, value in values.items():
+        object.__setattr__(attack, name, value)
+    return attack
+
+
+@pytest.mark.parametrize(
+    ("wrong", "saying"),
+    [
+        ({"attack": forced(JSMA(), features="triple"), "threat": "l0:4"}, "triple"),
+        ({"attack": forced(PGD(), steps=2.5)}, "steps"),
+        ({"attack": forced(PGD(), loss="hinge")}, "hinge"),
+        ({"targets": [1, 2]}, "targets"),
+        ({"index": [1, 2]}, "index"),
+        ({"index": torch.arange(3)}, "index"),
+        ({"index": torch.rand(20)}, "index"),
+        ({"threat": 0.3}, "threat"),
+        ({"bounds": None}, "bounds"),
+        ({"seed": 1.5}, "seed"),
+        ({"batch_size": 1.5}, "batch_size"),
+        ({"threat": Threat.parse("linf:0.1"), "quantize": 8}, "quantize"),
+        ({"quantize": 4, "threat": "linf:0.01"}, "larger budget"),
+    ],
+)
+def test_arguments_that_do_not_fit_are_refused(wrong: dict, saying: str) -> None:
+    model = network()
+    x, y = samples(model, rows=20)
+    with pytest.raises(UsageError, match=saying):
+        inspect.unwrap(sapper.craft)(model, x, y, **{"attack": "pgd", "threat": "linf:0.1", **wrong})  # unchecked
+
+
+def test_progress_never_goes_back_and_restarts_do_not_look_at_the_clean_sample_again() -> None:
+    model = network()
+    x, y = samples(model, rows=20)
+    told: list[tuple[int, int]] = []
+    result = sapper.craft(
+        model, x, y, attack="3*pgd:steps=2", threat="linf:0.001", progress=lambda *seen: told.append(seen)
+    )
+    assert told == sorted(told)
+    assert told[-1] == (20, int(result.found.sum()))
+    assert result.forwards.max() == 1 + 3 * 3

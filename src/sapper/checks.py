@@ -2,10 +2,13 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import fields
+from types import NoneType
 
+import msgspec
 from torch import Tensor, nn
 
-from sapper.attack import Attack, Cascade, check_fits, stages
+from sapper.attack import Attack, Cascade, check_fits, name_of, stages
 from sapper.errors import DataError, UsageError
 from sapper.threat import Threat
 
@@ -17,14 +20,25 @@ def check_options(attack: Attack | Cascade, threat: Threat, shape: Sequence[int]
         UsageError: It does not.
     """
     features = math.prod(shape)
+    budget = threat.budget(features)
     for stage in stages(attack):
+        _check_values(stage)
         check_fits(stage, threat)
         stage.check(threat, shape)
-        if stage.limit(threat.budget(features)) < 1 or (threat.p == 0 and threat.budget(features) < 1):
+        if stage.limit(budget) < 1 or budget < threat.least:
             raise UsageError(
                 f"{stage} cannot take a step within {threat}, which is {threat.budget(features):g} of {features} "
                 "features: give a larger budget."
             )
+
+
+def _check_values(attack: Attack) -> None:
+    """Options given in Python, which the command line has checked where it made the attack."""
+    values = {option.name: getattr(attack, option.name) for option in fields(attack)}  # pyright: ignore[reportArgumentType]
+    try:
+        msgspec.convert(values, type(attack))
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{name_of(type(attack))}: {error}; see `sapper show {name_of(type(attack))}`.") from error
 
 
 def check_classes(labels: Tensor, classes: int) -> None:
@@ -35,19 +49,34 @@ def check_classes(labels: Tensor, classes: int) -> None:
         )
 
 
-def check_arguments(model: object, x: object, y: object, attack: object, seed: int) -> None:
+def check_arguments(
+    model: object, x: object, y: object, attack: object, threat: object, targets: object, index: object,
+    bounds: object, seed: object, queries: object, batch_size: object,
+) -> None:  # fmt: skip
     """What a type checker would refuse, for those who have none."""
+    numbers = "a tensor; torch.from_numpy makes one of an array"
     wanted = (
         ("model", model, nn.Module, "a torch.nn.Module"),
-        ("x", x, Tensor, "a tensor; torch.from_numpy makes one of an array"),
-        ("y", y, Tensor, "a tensor; torch.from_numpy makes one of an array"),
+        ("x", x, Tensor, numbers),
+        ("y", y, Tensor, numbers),
         ("attack", attack, (str, Attack, Cascade), "a name like 'pgd', or an instance like PGD(steps=20)"),
+        ("threat", threat, (str, Threat), "a string like 'linf:0.1', or a Threat"),
+        ("targets", targets, (Tensor, NoneType), numbers),
+        ("index", index, (Tensor, NoneType), numbers),
+        ("bounds", bounds, (tuple, list), "a pair of numbers, (lower, upper)"),
+        ("seed", seed, int, "a whole number"),
+        ("queries", queries, (int, NoneType), "a whole number"),
+        ("batch_size", batch_size, (int, NoneType), "a whole number"),
     )
     for name, value, kind, what in wanted:
         if not isinstance(value, kind):
             raise UsageError(f"expected {name} to be {what}, got {value!r:.80} of type {type(value).__name__}.")
+    assert isinstance(seed, int)
+    assert isinstance(x, Tensor)
     if not -(2**63) <= seed < 2**63:
         raise UsageError(f"expected a seed of 64 bits, got {seed}.")
+    if isinstance(index, Tensor) and (index.shape != x.shape[:1] or index.is_floating_point()):
+        raise UsageError(f"expected index as integers of shape ({len(x)},), got {index.dtype} of {tuple(index.shape)}.")
 
 
 def check_data(x: Tensor, y: Tensor, targets: Tensor | None, threat: Threat) -> None:

@@ -193,10 +193,14 @@ def cite(run: Path, /) -> None:
     Args:
         run: The run folder.
     """
+    from sapper.errors import RunError
     from sapper.log import read_environment, read_spec
 
     read_spec(run)
-    for entry in read_environment(run).get("citations", []):
+    used = read_environment(run).get("citations")
+    if used is None:
+        raise RunError(f"{run} has not begun, so nothing is known to cite: run its command again.")
+    for entry in used:
         sys.stdout.write(entry["bibtex"] + "\n")
 
 

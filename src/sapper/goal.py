@@ -69,20 +69,24 @@ class Untargeted(Goal):
     """Any class but the label (misclassification), or the label's probability below a threshold (confidence reduction)."""
 
     threshold: float = 0.0
+    top: int = 1
+    """The label must not be among so many largest logits: 5 for top-5 accuracy."""
 
     def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:
         wrong = predicted != self.label
-        if self.threshold == 0:
+        if self.threshold == 0 and self.top == 1:
             return wrong
         if logits is None:
-            raise UsageError("confidence reduction needs a model that answers with scores, this one gives labels only.")
+            raise UsageError("this goal needs a model that answers with scores, this one gives labels only.")
+        if self.top > 1:
+            wrong = self.margin(logits) < 0
         return wrong | (_of(logits.softmax(1), self.label) < self.threshold)
 
     def cross_entropy(self, logits: Logits) -> Scalars:
         return -functional.cross_entropy(logits, self.label, reduction="none")
 
     def margin(self, logits: Logits) -> Scalars:
-        return _of(logits, self.label) - _best_other(logits, self.label)
+        return _of(logits, self.label) - _best_other(logits, self.label, self.top)
 
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
         label = functional.one_hot(self.label, logits.shape[1]).to(logits.dtype)
@@ -202,5 +206,7 @@ def _of(logits: Logits, index: Labels) -> Scalars:
     return logits.gather(1, index[:, None])[:, 0]
 
 
-def _best_other(logits: Logits, index: Labels) -> Scalars:
-    return logits.scatter(1, index[:, None], -torch.inf).amax(1)
+def _best_other(logits: Logits, index: Labels, rank: int = 1) -> Scalars:
+    """The largest logit, or the one of that rank, among those of the other classes."""
+    others = logits.scatter(1, index[:, None], -torch.inf)
+    return others.amax(1) if rank == 1 else others.topk(rank, dim=1).values[:, -1]

@@ -18,8 +18,8 @@ import io
 import json
 import os
 import tomllib
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -203,13 +203,31 @@ def read_summary(run: Path) -> Summary:
         raise RunError(f"{run / 'summary.json'} is not a summary that this version reads: {error}") from error
 
 
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Damaged and missing files become an error that says which."""
+    try:
+        yield
+    except (OSError, ValueError, safetensors.SafetensorError, pl.exceptions.PolarsError) as error:
+        reason = "it is not there" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
+        raise RunError(
+            f"{path.parent} is not whole, {path.name} is lost or damaged: {reason}. Delete the file and run the same "
+            "command again."
+        ) from error
+
+
 def read_environment(run: Path) -> dict[str, Any]:
+    """What environment.json says; nothing before it is written."""
     path = run / "environment.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    with _whole(path):
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def read_table(path: Path) -> pl.DataFrame:
-    return pl.read_parquet(path, glob=False)  # a folder may be called [old]
+    with _whole(path):
+        return pl.read_parquet(path, glob=False)  # a folder may be called [old]
 
 
 def read_samples(run: Path) -> pl.DataFrame:
@@ -224,7 +242,9 @@ def read_vulnerability(run: Path) -> pl.DataFrame | None:
 
 def read_inputs(run: Path) -> np.ndarray:
     """The clean inputs, in the data's units, sample first."""
-    return safetensors.numpy.load_file(run / "samples.safetensors")["x"]
+    path = run / "samples.safetensors"
+    with _whole(path):
+        return safetensors.numpy.load_file(path)["x"]
 
 
 def case_folder(attack: str, threat: str) -> str:
@@ -243,23 +263,25 @@ def read_cases(run: Path, folder: str) -> pl.DataFrame:
 
 def read_adversarial(run: Path, folder: str, shard: str) -> np.ndarray:
     """The adversarial inputs of one shard, in the order of its rows."""
-    return safetensors.numpy.load_file(run / "shards" / folder / f"{shard}.safetensors")["x_adv"]
+    path = run / "shards" / folder / f"{shard}.safetensors"
+    with _whole(path):
+        return safetensors.numpy.load_file(path)["x_adv"]
 
 
 def read_row(path: Path, name: str, row: int) -> np.ndarray:
     """One row of a tensor in a safetensors file, the rest left on the disk."""
-    with safetensors.safe_open(path, framework="np") as file:
+    with _whole(path), safetensors.safe_open(path, framework="np") as file:
         return np.asarray(file.get_slice(name)[row])
 
 
 def read_rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
     """Some rows of a tensor in a safetensors file, the rest left on the disk."""
-    with safetensors.safe_open(path, framework="np") as file:
+    with _whole(path), safetensors.safe_open(path, framework="np") as file:
         rows = file.get_slice(name)
         return np.asarray(rows[start : min(stop, rows.get_shape()[0])])
 
 
 def read_shape(path: Path, name: str) -> tuple[int, ...]:
     """The shape of a tensor in a safetensors file."""
-    with safetensors.safe_open(path, framework="np") as file:
+    with _whole(path), safetensors.safe_open(path, framework="np") as file:
         return tuple(file.get_slice(name).get_shape())

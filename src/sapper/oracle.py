@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from sapper.errors import ModelError, SapperError
 from sapper.tensors import Batch, Labels, Logits
 
+_OF_SHAPES = (RuntimeError, ValueError, IndexError, TypeError)
+"""What a model raises on inputs of another shape than it was made for."""
+
 
 @runtime_checkable
 class LabelOracle(Protocol):
@@ -57,7 +60,7 @@ class TorchOracle:
     def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
         with torch.enable_grad():
             leaf = _padded(x.detach()).requires_grad_()
-            logits = self._ask(leaf)[: len(x)]
+            logits = self._ask(leaf.clone())[: len(x)]
         if not logits.requires_grad:
             raise ModelError(
                 "the model's output does not depend on its input in a way that can be differentiated (detached, rounded "
@@ -79,9 +82,10 @@ class TorchOracle:
         except Exception as error:
             shape = ", ".join(map(str, x.shape[1:]))
             reason = (str(error).strip().splitlines() or ["no message"])[0]
+            advice = ": give data of its shape, or --resize HEIGHT WIDTH." if isinstance(error, _OF_SHAPES) else "."
             raise ModelError(
                 f"expected a model that answers inputs of shape (rows, {shape}), this one fails on them "
-                f"({type(error).__name__}: {reason}): give data of its shape, or --resize HEIGHT WIDTH."
+                f"({type(error).__name__}: {reason}){advice}"
             ) from error
 
 
@@ -103,12 +107,12 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
 
 
 def _padded(x: Batch) -> Tensor:
-    """With some rows twice, so that batches have one of a few sizes: a kernel prepared for one serves again.
+    """A copy, which a model may change in place, with some rows twice, so that batches have one of a few sizes.
 
-    A batch that shrinks row by row would have them all prepared anew at every step. At most a sixteenth is added.
+    A batch that shrinks row by row would have kernels prepared anew at every step. At most a sixteenth is added.
     """
     granule = 1 << max(0, (len(x) - 1).bit_length() - 5)
-    return torch.cat([x, x[:extra]]) if (extra := -len(x) % granule) else x
+    return torch.cat([x, x[: -len(x) % granule]])
 
 
 def _answer(answer: object, rows: int) -> Logits:

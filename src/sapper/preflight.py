@@ -16,6 +16,7 @@ from sapper.tensors import Batch, Labels, Logits, Scalars
 from sapper.threat import Threat
 
 _ROWS = 64  # enough to see whether answers repeat
+_SATURATED = 80  # a lead of logits whose exp(-lead) float32 just holds
 _DEPEND_ON_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
@@ -120,6 +121,16 @@ def _outputs(logits: Logits) -> Finding:
             "warning",
             "all outputs lie in [0, 1] and sum to 1: they look like probabilities",
             "return logits, without the softmax: it flattens the gradients that attacks follow, and hides weakness",
+        )
+    first, second = logits.topk(2, dim=1).values.unbind(1)
+    saturated = float((first - second > _SATURATED).double().mean())
+    if saturated > 0.01:
+        return Finding(
+            "outputs are logits",
+            "warning",
+            f"on {saturated:.1%} of the samples the largest logit leads by more than {_SATURATED}",
+            "the gradient of cross-entropy underflows there and attacks by it fail: divide the logits by a number, which "
+            "changes no prediction, or attack with loss=margin",
         )
     low, high = float(logits.min()), float(logits.max())
     return Finding("outputs are logits", "ok", f"outputs from {low:.3g} to {high:.3g}", "")

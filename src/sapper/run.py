@@ -1,6 +1,7 @@
 """From a spec to a run folder: jobs (an attack under a threat), each in shards of some thousand cases.
 
-A shard is the unit of work and of durability. What is there is done; what is not is computed, from nothing but the spec.
+A shard is the unit of work and of durability. What is there is done, unless some of its cases could not be run; what is
+not is computed, from nothing but the spec.
 So a run that was stopped at any moment goes on with the same command, and ends with the same rows.
 """
 
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 from rich.console import Console
@@ -104,6 +106,12 @@ def standard(data: Data, threats: list[str], attacks: list[str]) -> tuple[list[s
         for attack in wanted_attacks
         if _misfit(catalogue.attack(attack), Threat.parse(threat, lower=lower, upper=upper)) is None
     ]
+    if not pairs and not attacks:
+        raise UsageError(
+            f"no attack of the standard suite fits {', '.join(threats)}: give --attack; see sapper attacks."
+        )
+    if not pairs and not threats:
+        raise UsageError(f"{', '.join(attacks)} fits no threat of the standard suite: give --threat, such as l2:0.5.")
     return (
         threats or [t for t in wanted_threats if any(t == pair[0] for pair in pairs)],
         attacks or [a for a in wanted_attacks if any(a == pair[1] for pair in pairs)],
@@ -179,7 +187,7 @@ def _batch_size(run: Path, spec: Spec, model: Model, data: Data, work: list[Job]
 
 
 def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
-    if (run / "preflight.json").exists():
+    if all((run / name).exists() for name in ("samples.parquet", "samples.safetensors", "preflight.json")):
         return
     table = pl.DataFrame(
         {
@@ -191,8 +199,13 @@ def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
         schema=log.SAMPLE,
     )
     log.write_table(run / "samples.parquet", table)
-    log.write_tensors(run / "samples.safetensors", {"x": x.cpu().numpy()})
+    log.write_tensors(run / "samples.safetensors", {"x": _array(x)})
     log.write_json(run / "preflight.json", before.findings)
+
+
+def _array(x: Batch) -> np.ndarray:
+    """For the disk; numpy has no bfloat16, which float32 holds exactly."""
+    return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
 
 
 def _write_vulnerability(
@@ -229,11 +242,17 @@ def _run_job(
     for number in range(math.ceil(total / rows_each)):
         shard = run / "shards" / job.folder / f"{number:05}.parquet"
         part = take(cases, slice(number * rows_each, (number + 1) * rows_each))
-        if not shard.exists():
+        if not _done(shard):
             table, x_adv = _run_shard(job, oracle, x, part, before, spec, size, progress)
-            log.write_tensors(shard.with_suffix(".safetensors"), {"x_adv": x_adv.cpu().numpy()})
+            log.write_tensors(shard.with_suffix(".safetensors"), {"x_adv": _array(x_adv)})
             log.write_table(shard, table)
         progress.finish_shard(len(part.sample), int(log.read_table(shard)["found"].sum()))
+
+
+def _done(shard: Path) -> bool:
+    """Whether a shard is there with its inputs and without an error, whose cause may be mended by now."""
+    both = shard.exists() and shard.with_suffix(".safetensors").exists()
+    return both and not log.read_table(shard)["error"].is_not_null().any()
 
 
 def _run_shard(

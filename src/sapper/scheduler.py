@@ -16,7 +16,7 @@ from torch import nn
 from sapper import catalogue, noise
 from sapper.attack import Attack, Cascade, Case, State, stages
 from sapper.checks import check_arguments, check_classes, check_data, check_options
-from sapper.errors import require_positive
+from sapper.errors import UsageError, require_positive
 from sapper.goal import Goal, Targeted, Untargeted
 from sapper.ledger import Ledger
 from sapper.oracle import GradientOracle, TorchOracle, frozen
@@ -79,7 +79,7 @@ def craft(
         attack: A name, with options if any ("pgd:steps=20", "5*pgd"), or an instance.
         threat: Such as "linf:8/255", "l2:0.5", "l0:14.5%", "l0:min".
         targets: The class each sample shall become; without, any other than `y`.
-        bounds: The range of legal inputs. A `Threat` brings its own.
+        bounds: The range of legal inputs. A `Threat` brings its own, and its own `quantize`.
         quantize: Bits a feature; success is judged on inputs rounded to this grid.
         queries: Most questions asked about a sample.
         seed: Of the samples' own random numbers.
@@ -96,10 +96,12 @@ def craft(
         DataError: Shapes, labels or values that do not fit.
         ModelError: The model does not answer like a classifier.
     """
-    check_arguments(model, x, y, attack, seed)
+    check_arguments(model, x, y, attack, threat, targets, index, bounds, seed, queries, batch_size)
     attack = catalogue.attack(attack) if isinstance(attack, str) else attack
     if isinstance(threat, str):
         threat = Threat.parse(threat, lower=bounds[0], upper=bounds[1], quantize=quantize)
+    elif quantize is not None:
+        raise UsageError("a Threat brings its own quantize: give it there, as in Threat.parse('linf:0.1', quantize=8).")
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     device, dtype = weight.device, weight.dtype
     check_data(x, y, targets, threat)
@@ -154,9 +156,11 @@ def craft_cases(
 
 
 def _craft_part(attack: Attack | Cascade, case: Case, ledger: Ledger, size: int, progress: Progress) -> None:
-    for number, stage in enumerate(stages(attack)):
-        left = take(case, ~ledger.closed(case)) if number else case
-        _loop(stage, replace(left, key=noise.mix(left.key + number)), ledger, size, progress)
+    every = stages(attack)
+    for number, stage in enumerate(every, 1):
+        left = case if number == 1 else take(case, ~ledger.closed(case))
+        left = replace(left, key=noise.mix(left.key + number - 1))
+        _loop(stage, left, ledger, size, progress, first=number == 1, last=number == len(every))
 
 
 def usual_batch(x: Batch) -> int:
@@ -192,8 +196,10 @@ def _time_pass(oracle: GradientOracle, x: Batch, goal: Goal) -> float:
     return time.perf_counter() - begin
 
 
-def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progress) -> None:
-    """Takes every case to its end; what came of it is in the ledger."""
+def _loop(
+    attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progress, *, first: bool, last: bool
+) -> None:
+    """Takes every case to the end of a stage; what came of it is in the ledger."""
     total, waiting, done = len(case.index), 0, 0
     limit = attack.limit(case.budget)
     active = take(case, slice(0))
@@ -204,7 +210,8 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
             fresh = take(case, slice(waiting, waiting + size - len(active.index)))
             waiting += len(fresh.index)
             new = attack.start(fresh, ledger.door(fresh))
-            _look_at_clean(fresh, new.x_adv, ledger)
+            if first:
+                _look_at_clean(fresh, new.x_adv, ledger)
             active, state = join(active, fresh), join(state, new) if state else new
         here = active.index
         leaving = _leaving(limit, active, state, ledger)  # some of the fresh ones too: won already, or no query left
@@ -218,7 +225,8 @@ def _loop(attack: Attack, case: Case, ledger: Ledger, size: int, progress: Progr
             state = attack.step(active, ledger.door(active), state)
             active = replace(active, age=active.age + 1)
         ledger.seconds[here] += (time.perf_counter() - begin) / len(here)
-        progress(len(ledger.found) - total + done, int(ledger.found.sum()))
+        found = int(ledger.found.sum())
+        progress(len(ledger.found) - total + done if last else found, found)
 
 
 def _look_at_clean(case: Case, start: Batch, ledger: Ledger) -> None:

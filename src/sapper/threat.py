@@ -76,6 +76,13 @@ class Threat:
             return float(features) if self.p == 0 else math.inf
         return float(self.eps * features if self.share else self.eps)
 
+    @property
+    def least(self) -> float:
+        """The smallest change there is: of one feature in l0, of one level where inputs are rounded."""
+        if self.p == 0:
+            return 1.0
+        return 0.0 if self.quantize is None else (1 - 1e-5) * self.width / (2**self.quantize - 1)
+
     def distance(self, x_adv: Batch, x: Batch) -> Scalars:
         return norm(x_adv - x, self.p)
 

@@ -153,6 +153,25 @@ def test_other_units_give_the_same_answer(name: str, norm: str) -> None:
     torch.testing.assert_close(result.x_adv / 255, expected.x_adv, rtol=0, atol=1e-3)
 
 
+@EACH
+def test_a_model_that_changes_its_input_in_place_harms_nothing(name: str, norm: str) -> None:
+    model = nn.Sequential(Centred(), MODEL)
+    result = attacked(name, norm, model=model)
+    expected = attacked(name, norm, model=nn.Sequential(Shifted(), MODEL))
+    assert torch.equal(result.x_adv, expected.x_adv)
+    assert torch.equal(result.found, expected.found)
+
+
+class Centred(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.sub_(0.25)
+
+
+class Shifted(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x - 0.25
+
+
 class Divided(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x / 255

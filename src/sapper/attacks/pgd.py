@@ -28,7 +28,7 @@ class PGD(Attack, norms={0, 1, 2, math.inf}, paper=PAPER):
     steps: int = 40
     """Number of steps."""
     step_size: float | None = None
-    """Length of a step in the threat's norm; by default 2.5·eps/steps (the paper's rule of thumb)."""
+    """Length of a step in the threat's norm; by default 2.5·eps/steps (the paper's rule of thumb), at most eps."""
     random_start: bool = True
     """Start uniformly in the ball rather than at the sample."""
     loss: Literal["cross_entropy", "margin"] = "cross_entropy"
@@ -47,6 +47,6 @@ class PGD(Attack, norms={0, 1, 2, math.inf}, paper=PAPER):
     def step(self, case: Case, oracle: GradientOracle, state: State) -> State:
         logits, pull = oracle.vjp(state.x_adv)
         gradient = pull(case.goal.cotangent(self.loss, logits))
-        size = 2.5 * case.budget / self.steps if self.step_size is None else self.step_size
+        size = min(2.5 / self.steps, 1) * case.budget if self.step_size is None else self.step_size
         x_adv = case.threat.descend(state.x_adv, gradient, size)
         return State(x_adv=case.threat.project(x_adv, case.x))

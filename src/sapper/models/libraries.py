@@ -33,7 +33,8 @@ def from_factory(reference: str, weights: Path | None) -> Network:
             raise ModelError(f"{reference}: the factory failed ({type(error).__name__}: {brief(error)}).") from error
     if not isinstance(made, nn.Module):
         raise ModelError(f"{reference}: expected a function that returns a torch.nn.Module, got {type(made).__name__}.")
-    return Network(_filled(made, weights), f"made by {reference}")
+    module = made if weights is None else _filled(made, weights)  # as it was made, so that its mode can be looked at
+    return Network(module, f"made by {reference}")
 
 
 def from_timm(name: str, weights: Path | None) -> Network:

@@ -82,7 +82,7 @@ def preprocessed(
         raise UsageError(f"expected as many means as standard deviations, got {len(mean)} and {len(std)}.")
     if resize is not None and min(resize) < 1:
         raise UsageError(f"expected a height and a width of at least 1 to resize to, got {resize}.")
-    return Preprocessed(module, mean, std, resize).eval()
+    return Preprocessed(module, mean, std, resize)
 
 
 def digest(module: nn.Module, *parts: bytes) -> str:

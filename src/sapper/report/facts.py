@@ -121,8 +121,7 @@ def read(run: Path) -> Facts:
     """Reads a finished run.
 
     Raises:
-        RunError: It is not finished, or not a run folder.
-        OSError, PolarsError, SafetensorError: A file of it is lost or spoilt.
+        RunError: It is not finished, not a run folder, or a file of it is lost or spoilt.
     """
     log.read_spec(run)
     summary, raw = log.read_summary(run), log.read_environment(run)

@@ -7,10 +7,8 @@ from typing import Any
 import jinja2
 import polars as pl
 from markupsafe import Markup
-from safetensors import SafetensorError
 
 from sapper import log, statistics
-from sapper.errors import RunError
 from sapper.report import charts, facts, gallery, matrices, vulnerability, words
 from sapper.report.facts import Facts, Trial
 from sapper.report.verdict import nearest_median, verdict
@@ -25,10 +23,7 @@ def write_report(run: Path) -> Path:
     Raises:
         RunError: The run is not finished, is not whole, or the file cannot be written.
     """
-    try:
-        text = render(facts.read(run))
-    except (OSError, pl.exceptions.PolarsError, SafetensorError) as error:
-        raise RunError(f"{run} is not whole: {error}. Run its command again.") from error
+    text = render(facts.read(run))
     path = run / "report.html"
 
     def write(part: Path) -> None:

@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass
 
+import polars as pl
+
 from sapper import log
 from sapper.report.facts import Facts
 from sapper.report.words import THIN, Budget, distance, percent, plural
+from sapper.statistics import unbroken
 
 ROBUST = 0.9
 PARTLY = 0.5
@@ -22,7 +25,7 @@ class Verdict:
 def verdict(facts: Facts) -> Verdict:
     summary = facts.summary
     level, judgement = _judge(facts)
-    left = [f"on {percent(w.robust_accuracy)} when {_when(facts, w)}" for w in _worth_saying(facts)]
+    left = [f"on {percent(w.robust_accuracy)}{_unknown(facts, w)} when {_when(facts, w)}" for w in _worth_saying(facts)]
     keeps = "keeps its confidence" if _is_confidence(facts) else "stays right"
     clauses = [f"{keeps} {', and '.join(left)}"] if left else []
     clauses += _distances(facts)
@@ -42,19 +45,38 @@ _SCALE = (
 
 def _judge(facts: Facts) -> tuple[str, str]:
     left = [w.robust_accuracy for w in _budgeted(facts) if w.robust_accuracy is not None]
-    clean = facts.summary.clean_accuracy
+    clean, unknown = facts.summary.clean_accuracy, max((_unrun(facts, w) for w in _budgeted(facts)), default=0.0)
     if not facts.trials or not len(facts.samples):
         return "open", "nothing attacked it yet"
     if clean == 0:
         return "open", "there is nothing to break"
     if not left:
         return "open", "no budget was set, so judge by the distance"
-    share = min(left) / clean
+    level, judgement = _level(min(left) / clean)
+    if unknown and _level((min(left) + unknown) / clean)[0] != level:
+        return "open", "attacks that could not be run leave it open, see the findings"
+    return level, judgement
+
+
+def _level(share: float) -> tuple[str, str]:
     if share < PARTLY:
         return "broken", "it is not robust"
     if share < ROBUST:
         return "partly", "it is partly robust"
     return "robust", "it withstood these attacks"
+
+
+def _unrun(facts: Facts, worst: log.WorstCase) -> float:
+    """The share of samples that count as broken under a threat only because a case of theirs could not be run."""
+    cases = [trial.cases for trial in facts.trials if trial.result.threat == worst.threat]
+    ran = [table.filter(pl.col("error").is_null()) for table in cases]
+    counted, known = (unbroken(facts.samples, pl.concat(tables)) for tables in (cases, ran))
+    return float((known & ~counted).to_numpy().mean())
+
+
+def _unknown(facts: Facts, worst: log.WorstCase) -> str:
+    share = _unrun(facts, worst)
+    return f" (on {percent(share)} an attack could not be run, which counts as broken)" if share else ""
 
 
 def _is_confidence(facts: Facts) -> bool:
