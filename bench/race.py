@@ -12,6 +12,8 @@ from contenders import Contender
 from judge import Counted, Task, Verdict, judge
 from torch import Tensor, nn
 
+from sapper.workers import side_by_side
+
 Tell = Callable[[str], None]
 
 FLOOR_BATCHES = (32, 64, 128, 256, 512, 1000)
@@ -39,8 +41,13 @@ class Floor:
     """The model's own time for one sample at its best batch size, weights frozen."""
 
     batch_size: int
+    workers: int
+    """Batches at once."""
     forward: float
     backward: float
+
+    def total(self) -> float:
+        return self.forward + self.backward
 
 
 @dataclass(frozen=True)
@@ -133,20 +140,29 @@ def weights(model: nn.Module, *, frozen: bool) -> Iterator[None]:
 
 def best_floor(model: nn.Module, x: Tensor) -> Floor:
     sizes = [size for size in FLOOR_BATCHES if size <= len(x)] or [len(x)]
-    return min((model_time(model, x[:size]) for size in sizes), key=lambda floor: floor.forward + floor.backward)
+    return min((model_time(model, x[:size]) for size in sizes), key=Floor.total)
 
 
 def model_time(model: nn.Module, x: Tensor) -> Floor:
-    """The medians of half a second of forward and input-gradient passes."""
-    forwards, backwards = [], []
+    """Half a second of forward and input-gradient passes: on one batch with all threads, or on a batch for each thread side
+    by side, as Sapper works on a CPU; whichever is faster."""
     with weights(model, frozen=True):
-        input_gradient(model, x)
-        deadline = time.perf_counter() + 0.5
+        return min((_model_time(model, x, workers) for workers in (1, torch.get_num_threads())), key=Floor.total)
+
+
+def _model_time(model: nn.Module, x: Tensor, workers: int) -> Floor:
+    medians: list[tuple[float, float]] = []
+
+    def work(number: int, tell: Callable[[int, int], None]) -> None:
+        passes, deadline = [input_gradient(model, x)], time.perf_counter() + 0.5
         while time.perf_counter() < deadline:
-            forward, backward = input_gradient(model, x)
-            forwards.append(forward / len(x))
-            backwards.append(backward / len(x))
-    return Floor(len(x), statistics.median(forwards), statistics.median(backwards))
+            passes.append(input_gradient(model, x))
+        forwards, backwards = zip(*passes[1:] or passes, strict=True)
+        medians.append((statistics.median(forwards), statistics.median(backwards)))
+
+    side_by_side(work, workers, None)
+    forward, backward = (statistics.mean(part) / len(x) / workers for part in zip(*medians, strict=True))
+    return Floor(len(x), workers, forward, backward)
 
 
 def input_gradient(model: nn.Module, x: Tensor) -> tuple[float, float]:

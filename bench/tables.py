@@ -136,9 +136,10 @@ def floor_note(rows: Sequence[Row], results: Sequence[Result]) -> str:
     ours = max((row for row in rows if row.library == "Sapper"), key=lambda row: row.samples)
     floor = results[0].measurements[-1].floor
     return (
-        f"The floor: at its best batch of {floor.batch_size} the model takes {1e6 * floor.forward:.0f} µs a sample "
-        f"forwards and {1e6 * floor.backward:.0f} µs backwards (weights frozen). For what Sapper asked of it on "
-        f"{ours.samples} that is {ours.floor_seconds:.2f} s of {ours.seconds:.2f} s: {ours.beyond_floor:.0%} is ours. "
+        f"The floor: at its best batch of {floor.batch_size}, {floor.workers} at once, the model takes "
+        f"{1e6 * floor.forward:.0f} µs a sample forwards and {1e6 * floor.backward:.0f} µs backwards (weights frozen). For "
+        f"what Sapper asked of it on {ours.samples} that is {ours.floor_seconds:.2f} s of {ours.seconds:.2f} s: "
+        f"{ours.beyond_floor:.0%} is ours. "
         "Times are medians of alternating rounds, ratios medians of each round's own; an illegal input is no success; "
         "distances are over the successes, forwards and backwards per sample."
     )

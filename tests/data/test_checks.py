@@ -119,4 +119,4 @@ def test_bad_bounds_are_refused(bounds):
 
 
 def test_a_name_is_safe_in_a_file_name():
-    assert check("../a b/c.npz", Arrays(np.zeros((1, 2)), ONE), (0, 1)).name == "a-b-c.npz"
+    assert check("../a b/c.npz", Arrays(np.zeros((1, 2)), ONE), (0, 1)).name == "a-b_c.npz"

@@ -42,38 +42,38 @@ def md5(content: bytes) -> str:
 def test_a_file_is_downloaded_once(served):
     folder, url = served
     (folder / "a.gz").write_bytes(b"content")
-    path = find("toy", f"{url}/a.gz", md5(b"content"))
+    path = find("toy", f"{url}/a.gz", md5(b"content"), "7 bytes")
     assert path == cache() / "data" / "toy" / "a.gz"
     assert path.read_bytes() == b"content"
     (folder / "a.gz").unlink()
-    assert find("toy", f"{url}/a.gz", md5(b"content")) == path
+    assert find("toy", f"{url}/a.gz", md5(b"content"), "7 bytes") == path
 
 
 def test_a_provided_file_is_taken_first(served, tmp_path, monkeypatch):
     monkeypatch.setenv("SAPPER_DATA", str(tmp_path))
     (tmp_path / "toy").mkdir()
     (tmp_path / "toy" / "a.gz").write_bytes(b"mine")
-    assert find("toy", f"{served[1]}/a.gz", md5(b"theirs")).read_bytes() == b"mine"
+    assert find("toy", f"{served[1]}/a.gz", md5(b"theirs"), "7 bytes").read_bytes() == b"mine"
 
 
 def test_another_hash_is_an_error_and_leaves_nothing(served):
     folder, url = served
     (folder / "a.gz").write_bytes(b"tampered")
     with pytest.raises(DataError, match=r"not the file it should be.*SAPPER_DATA"):
-        find("toy", f"{url}/a.gz", md5(b"content"))
+        find("toy", f"{url}/a.gz", md5(b"content"), "7 bytes")
     assert list((cache() / "data" / "toy").iterdir()) == []
 
 
 def test_a_missing_file_is_an_error_and_leaves_nothing(served):
     with pytest.raises(DataError, match=r"cannot download .*404"):
-        find("toy", f"{served[1]}/a.gz", md5(b"content"))
+        find("toy", f"{served[1]}/a.gz", md5(b"content"), "7 bytes")
     assert list((cache() / "data" / "toy").iterdir()) == []
 
 
 def test_no_server_is_an_error(tmp_path, monkeypatch):
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with pytest.raises(DataError, match="Check the network"):
-        download("http://127.0.0.1:9/a.gz", md5(b""), tmp_path / "toy" / "a.gz")
+        download("http://127.0.0.1:9/a.gz", md5(b""), tmp_path / "toy" / "a.gz", "0 bytes")
 
 
 def test_a_cache_that_cannot_be_written_is_an_error(served, tmp_path):
@@ -81,7 +81,7 @@ def test_a_cache_that_cannot_be_written_is_an_error(served, tmp_path):
     (folder / "a.gz").write_bytes(b"content")
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(DataError, match="cannot write"):
-        download(f"{url}/a.gz", md5(b"content"), tmp_path / "file" / "toy" / "a.gz")
+        download(f"{url}/a.gz", md5(b"content"), tmp_path / "file" / "toy" / "a.gz", "7 bytes")
 
 
 def test_mnist_is_downloaded(served, monkeypatch):
@@ -94,6 +94,8 @@ def test_mnist_is_downloaded(served, monkeypatch):
     for name, content in packed.items():
         (folder / name).write_bytes(content)
     monkeypatch.setattr(mnist, "URL", url)
-    monkeypatch.setattr(mnist, "MD5", {name: hashlib.md5(content).hexdigest() for name, content in packed.items()})
+    monkeypatch.setattr(
+        mnist, "FILES", {name: (hashlib.md5(content).hexdigest(), "7 bytes") for name, content in packed.items()}
+    )
     assert load_data("mnist").y.tolist() == [7, 2]
     assert load_data("mnist", limit=1).x.shape == (1, 1, 28, 28)

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from sapper.data import cifar10
 from sapper.data.loading import load_data, named_sets
@@ -18,7 +19,7 @@ provided = pytest.mark.skipif("SAPPER_DATA" not in os.environ, reason="SAPPER_DA
 
 
 def test_the_folder_names_the_sets():
-    assert named_sets() == ("cifar10", "digits", "mnist")
+    assert named_sets() == ("cifar10", "digits", "imagenet", "mnist")
 
 
 def test_digits():
@@ -118,3 +119,26 @@ def test_unknown_names_are_met_with_the_nearest():
         load_data("digits", split="tests")
     with pytest.raises(UsageError, match="at least 1 sample, got 0"):
         load_data("digits", limit=0)
+
+
+def test_photos_of_imagenet_are_cut_to_their_centre(tmp_path, monkeypatch):
+    photos = tmp_path / "imagenet" / "photos"
+    photos.mkdir(parents=True)
+    (tmp_path / "imagenet" / "labels_1001.txt").write_text("\n".join(["background", *map(str, range(1000))]))
+    for number, grey in ((145, 100), (7, 200)):
+        image = np.full((256, 256, 3), grey, np.uint8)
+        image[16:240, 16:240] = 50
+        Image.fromarray(image).save(photos / f"{number:03}_n0_thing.jpg", quality=100)
+    monkeypatch.setenv("SAPPER_DATA", str(tmp_path))
+    data = load_data("imagenet")
+    assert data.x.shape == (2, 3, 224, 224)
+    assert (data.x - 50 / 255).abs().max() < 0.15  # JPEG rounds at the edge
+    assert [data.classes[k] for k in data.y] == ["7", "145"]
+    assert len(load_data("imagenet", limit=1)) == 1
+
+
+def test_imagenet_that_is_not_there_says_what_and_where(tmp_path, monkeypatch):
+    for root in ("", str(tmp_path)):
+        monkeypatch.setenv("SAPPER_DATA", root)
+        with pytest.raises(DataError, match=r"labels_1001.txt in \$SAPPER_DATA/imagenet"):
+            load_data("imagenet")

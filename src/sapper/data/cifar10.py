@@ -30,7 +30,7 @@ def load(split: str, limit: int | None, *, lossless: bool = False) -> Arrays:
     if files:
         arrays = read_parquet(files, limit, drop="lossy" if lossless else None)
     else:
-        arrays = read_binary(find("cifar10", URL, f"md5:{MD5}"), split, limit)
+        arrays = read_binary(find("cifar10", URL, f"md5:{MD5}", "170 MB"), split, limit)
     return Arrays(arrays.x, arrays.y, CLASSES)
 
 

@@ -24,7 +24,7 @@ def provided(data_set: str) -> Path | None:
     return folder if folder is not None and folder.is_dir() else None
 
 
-def find(data_set: str, url: str, known_hash: str) -> Path:
+def find(data_set: str, url: str, known_hash: str, size: str) -> Path:
     """The file that `url` names: from $SAPPER_DATA/`data_set`, from the cache, or downloaded into the cache.
 
     Args:
@@ -32,19 +32,22 @@ def find(data_set: str, url: str, known_hash: str) -> Path:
         url: Its last part is the file's name.
         known_hash: Of the download, as "md5:…" or "sha256:…". A file in $SAPPER_DATA is the user's own and may be
             packed differently; it is checked by its content.
+        size: Of the download, for people.
     """
     name = url.rsplit("/", 1)[-1]
     folder = provided(data_set)
     if folder is not None and (folder / name).is_file():
         return folder / name
-    return download(url, known_hash, cache() / "data" / data_set / name)
+    return download(url, known_hash, cache() / "data" / data_set / name, size)
 
 
-def download(url: str, known_hash: str, to: Path) -> Path:
+def download(url: str, known_hash: str, to: Path, size: str) -> Path:
     """Downloads to a temporary file and renames it once its hash is right; does nothing if it is there already."""
     bar: Any = _Bar(to.name)
     fetch: Any = pooch.HTTPDownloader(progressbar=bar, timeout=30)
-    way_out = f"download it by hand to {to}, or set SAPPER_DATA to a folder that has {to.parent.name}/{to.name}."
+    way_out = (
+        f"download it ({size}) by hand to {to}, or set SAPPER_DATA to a folder that has {to.parent.name}/{to.name}."
+    )
     log_level = pooch.get_logger().level
     pooch.get_logger().setLevel("ERROR")  # its lines would break into the progress display
     try:

@@ -13,18 +13,18 @@ from sapper.data.files import find
 from sapper.errors import DataError
 
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist"
-MD5 = {
-    "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-    "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
-    "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
-    "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+FILES = {  # MD5, and how much there is to download
+    "train-images-idx3-ubyte.gz": ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "9.9 MB"),
+    "train-labels-idx1-ubyte.gz": ("d53e105ee54ea40749a09fcbcd1e9432", "29 kB"),
+    "t10k-images-idx3-ubyte.gz": ("9fb629c4189551a2d022fa330f9573f3", "1.6 MB"),
+    "t10k-labels-idx1-ubyte.gz": ("ec29112dd5afa0611ce80d1b7f02629c", "5 kB"),
 }
 
 
 def load(split: str, limit: int | None) -> Arrays:
     part = "train" if split == "train" else "t10k"
     images, labels = (
-        read_idx(find("mnist", f"{URL}/{name}", f"md5:{MD5[name]}"))
+        read_idx(find("mnist", f"{URL}/{name}", f"md5:{FILES[name][0]}", FILES[name][1]))
         for name in (f"{part}-images-idx3-ubyte.gz", f"{part}-labels-idx1-ubyte.gz")
     )
     return Arrays(images[:limit], labels[:limit], tuple("0123456789"))

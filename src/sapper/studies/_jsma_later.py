@@ -12,6 +12,7 @@ from sapper.adversarial_distance import adversarial_distance
 from sapper.claims import Claim, Part, Table
 from sapper.goal import Targeted
 from sapper.lab import Lab
+from sapper.names import slug
 from sapper.oracle import TorchOracle, frozen
 from sapper.regularity import Detection, detection, roughness
 from sapper.report.figures import lines, scatter
@@ -112,8 +113,9 @@ def options(lab: Lab) -> Part:
         text="The derivatives of all probabilities sum to zero, so over probabilities the sum of the other classes is "
         "exactly minus the target's: the second condition says nothing and the score is the square of the first.",
         claims=[
-            Claim(what="largest |Σ others + target| / |target| over probabilities", where="section IV.A", sure="derived",
-                  paper=0, within=(0, 1e-3), measured=degenerate),
+            Claim(what="median |Σ others + target| / |target| over probabilities", where="section IV.A", sure="derived",
+                  paper=0, within=(0, 1e-6), measured=degenerate,
+                  note="in float64; for targets of probability 1e-13 rounding leaves up to 0.001"),
         ],
         tables=[Table(title=f"{len(data)} test samples, one random target each",
                       columns=["attack", "success %", "distortion of successes %", "mean iterations"],
@@ -127,9 +129,11 @@ def detector(lab: Lab) -> Part:
     series: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     rows: Cells = []
     paired: float | None = None
-    for name, attack in (("jsma", "jsma"), ("decreasing", "jsma:theta=-1"), ("adaptive", "jsma:roughness=0")):
+    variants = {"jsma": "jsma", "decreasing": "jsma:theta=-1"}
+    variants |= {f"adaptive, at most {most}": f"jsma:roughness={most}" for most in (2, 1, 0)}
+    for name, attack in variants.items():
         run = lab.audit(
-            f"detect-{name}", lenet(lab), "test", limit=limit, goal="targeted:random", threat=GAMMA, attack=attack
+            f"detect-{slug(name)}", lenet(lab), "test", limit=limit, goal="targeted:random", threat=GAMMA, attack=attack
         )
         judged, found = _detect(run)
         rows.append([attack, 100 * found, *_told(judged)])
@@ -141,7 +145,8 @@ def detector(lab: Lab) -> Part:
     return Part(
         title="The detector of section VII",
         text="The score of an image is the sum of squared differences of neighbouring pixels. The adaptive attack only "
-        "changes features that do not raise it.",
+        "changes a pixel if that alone raises the score by at most so much: 4 is a white pixel on black, 2 one that "
+        "continues a white stroke. What it gains against the detector it pays in success.",
         claims=[
             percent("adversarial sample rougher than its source", "section VII", "stated", 100, paired,
                      (99, 100), "the paper: always higher"),
@@ -171,11 +176,11 @@ def _detect(run: Path) -> tuple[Detection | None, float]:
 
 
 def _degeneracy(model: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, target: torch.Tensor) -> float:
-    """How far the others' sum is from minus the target, in float64: the probabilities of sure answers need it."""
+    """How far the others' sum is from minus the target for half of the samples, in float64, which sure answers need."""
     exact = copy.deepcopy(model).double()
     with frozen(exact):
         logits, pull = TorchOracle(exact).vjp(x.double())
         p = logits.softmax(1)
         up, down = (pull(p * (c - (p * c).sum(1, keepdim=True))) for c in Targeted(y, target).directions(logits))
     size = up.flatten(1).abs().amax(1)
-    return float(((up + down).flatten(1).abs().amax(1) / size).max())
+    return float(((up + down).flatten(1).abs().amax(1) / size).median())
