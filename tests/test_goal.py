@@ -204,3 +204,27 @@ def test_directions_say_which_outputs_rise_and_which_fall() -> None:
     rising, falling = GOALS["untargeted"].directions(LOGITS)
     assert torch.equal(falling, functional.one_hot(LABEL, 4).double())
     assert torch.equal(rising + falling, torch.ones(6, 4, dtype=torch.float64))
+
+
+def test_the_logits_ratio_is_as_published_and_the_same_however_sure_the_model_is() -> None:
+    z = torch.tensor([[4.0, 7.0, 1.0, 3.0, 2.0], [9.0, 7.0, 1.0, 3.0, 2.0]])
+    label, target = torch.tensor([0, 0]), torch.tensor([3, 1])
+    assert Untargeted(label).dlr(z).tolist() == pytest.approx([-3 / 4, 2 / 6])  # Eq. 6, turned round: it falls
+    assert Targeted(label, target).dlr(z).tolist() == pytest.approx([1 / (7 - 2.5), 2 / (9 - 2.5)])  # Eq. 7
+    torch.testing.assert_close(Untargeted(label).dlr(1000 * z), Untargeted(label).dlr(z))
+    torch.testing.assert_close(Targeted(label, target).dlr(1000 * z), Targeted(label, target).dlr(z))
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_the_logits_ratio_keeps_a_gradient_with_few_classes(classes: int) -> None:
+    z = torch.tensor([[3.0, 1.0, 0.5][:classes]])
+    for goal in (Untargeted(torch.tensor([0])), Targeted(torch.tensor([0]), torch.tensor([1]))):
+        assert goal.cotangent("dlr", z).abs().max() > 0.1
+        assert goal.cotangent("dlr", torch.ones_like(z)).isfinite().all()
+
+
+def test_rivals_are_the_likeliest_wrong_classes_in_order() -> None:
+    z = torch.tensor([[4.0, 7.0, 1.0, 3.0], [9.0, 7.0, 1.0, 3.0]])
+    goal = Untargeted(torch.tensor([0, 0]))
+    assert [goal.rival(z, rank).tolist() for rank in (1, 2, 3, 4)] == [[1, 1], [3, 3], [2, 2], [2, 2]]
+    assert Targeted(torch.tensor([0, 0]), torch.tensor([2, 3])).rival(z, 1).tolist() == [2, 3]

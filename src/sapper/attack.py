@@ -11,7 +11,6 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from sapper.citation import Paper
-from sapper.errors import UsageError
 from sapper.goal import Goal
 from sapper.tensors import Batch, Counts, Mask
 from sapper.threat import Threat, norm_name
@@ -89,7 +88,10 @@ class Attack(ABC):
 
 @dataclass(frozen=True)
 class Cascade:
-    """Attacks one after the other: a case that one has broken never meets the next. Restarts are a cascade of equals."""
+    """Attacks one after the other: a case that one has broken never meets the next. Restarts are a cascade of equals.
+
+    Under a threat of another norm than some are made for, the others run.
+    """
 
     name: str
     attacks: tuple[Attack, ...]
@@ -98,8 +100,10 @@ class Cascade:
         return self.name
 
 
-def stages(attack: "Attack | Cascade") -> tuple[Attack, ...]:
-    return attack.attacks if isinstance(attack, Cascade) else (attack,)
+def stages(attack: "Attack | Cascade", threat: Threat | None = None) -> tuple[Attack, ...]:
+    """The attacks that run, under a threat if one is given: those that fit it, or all where none does."""
+    every = attack.attacks if isinstance(attack, Cascade) else (attack,)
+    return tuple(one for one in every if threat is None or misfit(one, threat) is None) or every
 
 
 def name_of(attack: type[Attack]) -> str:
@@ -107,16 +111,14 @@ def name_of(attack: type[Attack]) -> str:
     return attack.__module__.rpartition(".")[2]
 
 
-def check_fits(attack: Attack, threat: Threat) -> None:
-    """Refuses a norm the attack is not made for, and `min` where it needs a budget.
-
-    Raises:
-        UsageError: It does not fit.
-    """
+def misfit(attack: "Attack | Cascade", threat: Threat) -> str | None:
+    """Why an attack cannot run under a threat, if so: a norm it is not made for, or `min` where it needs a budget."""
+    if isinstance(attack, Cascade):
+        reasons = [misfit(one, threat) for one in attack.attacks]
+        return None if None in reasons else reasons[0]
     if threat.p not in attack.norms:
         norms = ", ".join(norm_name(p) for p in sorted(attack.norms))
-        raise UsageError(f"{attack} is an attack in {norms}, the threat {threat} is in {norm_name(threat.p)}.")
+        return f"{attack} is an attack in {norms}, the threat {threat} is in {norm_name(threat.p)}."
     if threat.eps is None and not attack.minimal:
-        raise UsageError(
-            f"{attack} needs a budget, like {norm_name(threat.p)}:0.1, and does not look for the smallest."
-        )
+        return f"{attack} needs a budget, like {norm_name(threat.p)}:0.1, and does not look for the smallest."
+    return None

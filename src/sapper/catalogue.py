@@ -13,6 +13,7 @@ from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.resources import files
 from types import ModuleType
 from typing import Any, get_type_hints
 
@@ -26,6 +27,18 @@ from sapper.oracle import GradientOracle, LabelOracle, ScoreOracle
 from sapper.threat import norm_name
 
 ACCESS = {LabelOracle: "labels", ScoreOracle: "scores", GradientOracle: "gradients"}
+
+
+class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Attacks under one name: a cascade that serves wherever an attack does, or what an audit does by itself."""
+
+    about: str
+    cascade: list[str] = []
+    """One after the other, a case that one has broken never meets the next."""
+    attacks: list[str] = []
+    """Each on every case."""
+    threats: dict[str, list[str]] = {}
+    """By kind of data, `grey` (all but colour pictures) and `colour`."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +63,16 @@ def names_in(package: ModuleType) -> list[str]:
     return sorted(m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_"))
 
 
+def suites() -> dict[str, Suite]:
+    """Every suite by name: a TOML file of `suites/`."""
+    folder = files("sapper") / "suites"
+    found = sorted(path.name for path in folder.iterdir() if path.name.endswith(".toml"))
+    texts = {name.removesuffix(".toml"): (folder / name).read_text("utf-8") for name in found}
+    return {name: msgspec.toml.decode(text, type=Suite) for name, text in texts.items()}
+
+
 def attack(text: str) -> Attack | Cascade:
-    """Reads `pgd`, `pgd:steps=20,random_start=false`, or `5*pgd:steps=20` (restarts).
+    """Reads `pgd`, `pgd:steps=20,random_start=false`, `5*pgd:steps=20` (restarts), or the name of a suite.
 
     Raises:
         UsageError: Unknown attack or option, or a value that does not fit.
@@ -59,8 +80,11 @@ def attack(text: str) -> Attack | Cascade:
     times, star, rest = text.strip().rpartition("*")
     name, _, written = rest.partition(":")
     name, known = name.strip(), attacks()
+    cascades = {name: suite.cascade for name, suite in suites().items() if suite.cascade}
+    if text.strip() in cascades:
+        return Cascade(name, tuple(stage for one in cascades[name] for stage in stages(attack(one))))
     if name not in known:
-        raise unknown("attack", name, known)
+        raise unknown("attack", name, [*known, *cascades])
     one = _build(known[name], written)
     if not star:
         return one

@@ -8,7 +8,7 @@ from types import NoneType
 import msgspec
 from torch import Tensor, nn
 
-from sapper.attack import Attack, Cascade, check_fits, name_of, stages
+from sapper.attack import Attack, Cascade, misfit, name_of, stages
 from sapper.errors import DataError, UsageError
 from sapper.threat import Threat
 
@@ -21,9 +21,10 @@ def check_options(attack: Attack | Cascade, threat: Threat, shape: Sequence[int]
     """
     features = math.prod(shape)
     budget = threat.budget(features)
-    for stage in stages(attack):
+    if reason := misfit(attack, threat):
+        raise UsageError(reason)
+    for stage in stages(attack, threat):
         _check_values(stage)
-        check_fits(stage, threat)
         stage.check(threat, shape)
         if stage.limit(budget) < 1 or budget < threat.least:
             raise UsageError(

@@ -43,8 +43,21 @@ class Goal(ABC):
         """Difference of two logits, negative once the class is as wanted."""
 
     @abstractmethod
+    def dlr(self, logits: Logits) -> Scalars:
+        """Difference of logits ratio (Croce and Hein 2020, Eq. 6 and 7): the margin in units of the logits' own spread, so
+        that it does not depend on how sure the model is. With three classes the last one is the fourth too, with two it is
+        the margin.
+        """
+
+    @abstractmethod
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
         """Which outputs are to rise and which to fall, as cotangents."""
+
+    @abstractmethod
+    def rival(self, logits: Logits, rank: int) -> Labels:
+        """The class through which an attack may seek the goal: the likeliest wrong one, the second likeliest …, or the one
+        that the goal names.
+        """
 
     def targets(self) -> Labels | None:
         """The classes aimed at, if the goal names any."""
@@ -88,6 +101,13 @@ class Untargeted(Goal):
     def margin(self, logits: Logits) -> Scalars:
         return _of(logits, self.label) - _best_other(logits, self.label, self.top)
 
+    def dlr(self, logits: Logits) -> Scalars:
+        return self.margin(logits) / _spread(logits, 3, 3)
+
+    def rival(self, logits: Logits, rank: int) -> Labels:
+        others = logits.scatter(1, self.label[:, None], -torch.inf)
+        return others.topk(min(rank, logits.shape[1] - 1), dim=1).indices[:, -1]
+
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
         label = functional.one_hot(self.label, logits.shape[1]).to(logits.dtype)
         return 1 - label, label
@@ -107,6 +127,12 @@ class Targeted(Goal):
 
     def margin(self, logits: Logits) -> Scalars:
         return _best_other(logits, self.target) - _of(logits, self.target)
+
+    def dlr(self, logits: Logits) -> Scalars:
+        return (_of(logits, self.label) - _of(logits, self.target)) / _spread(logits, 3, 4)
+
+    def rival(self, logits: Logits, rank: int) -> Labels:
+        return self.target
 
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
         target = functional.one_hot(self.target, logits.shape[1]).to(logits.dtype)
@@ -200,6 +226,14 @@ def _one_target(choice: str, rows: Tensor, label: Labels, logits: Logits, key: C
         rows = rows[truth != int(choice)]
         target = torch.full_like(label[rows], int(choice))
     return rows, Targeted(label[rows], target)
+
+
+def _spread(logits: Logits, first: int, last: int) -> Scalars | float:
+    """From the largest logit to the mean of those of these ranks, as a divisor."""
+    if logits.shape[1] < first:
+        return 1.0
+    top = logits.topk(min(last, logits.shape[1]), dim=1).values
+    return (top[:, 0] - top[:, first - 1 :].mean(1)).clamp_min(torch.finfo(logits.dtype).tiny)
 
 
 def _of(logits: Logits, index: Labels) -> Scalars:

@@ -6,9 +6,7 @@ So a run that was stopped at any moment goes on with the same command, and ends 
 """
 
 import math
-import tomllib
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +17,7 @@ from torch import Tensor
 
 from sapper import catalogue, log, noise
 from sapper.adversarial_distance import adversarial_distance
-from sapper.attack import Attack, Cascade, check_fits, stages
+from sapper.attack import Attack, Cascade, misfit
 from sapper.checks import check_options
 from sapper.data.dataset import Data
 from sapper.environment import describe
@@ -69,24 +67,14 @@ def jobs(spec: Spec) -> list[Job]:
     attacks = [catalogue.attack(text) for text in spec.attacks]
     lower, upper = spec.bounds
     threats = [Threat.parse(text, lower=lower, upper=upper, quantize=spec.quantize) for text in spec.threats]
-    found = [Job(attack, threat) for threat in threats for attack in attacks if _misfit(attack, threat) is None]
+    found = [Job(attack, threat) for threat in threats for attack in attacks if misfit(attack, threat) is None]
     for attack in attacks:
         if not any(job.attack is attack for job in found):
-            raise UsageError(f"{attack} fits none of the threats {_list(threats)}: {_misfit(attack, threats[0])}")
+            raise UsageError(f"{attack} fits none of the threats {_list(threats)}: {misfit(attack, threats[0])}")
     for threat in threats:
         if not any(job.threat is threat for job in found):
-            raise UsageError(f"none of the attacks {_list(attacks)} fits {threat}: {_misfit(attacks[0], threat)}")
+            raise UsageError(f"none of the attacks {_list(attacks)} fits {threat}: {misfit(attacks[0], threat)}")
     return list({job.folder: job for job in found}.values())  # an attack or threat given twice runs once
-
-
-def _misfit(attack: Attack | Cascade, threat: Threat) -> str | None:
-    """Why the attack cannot run under the threat, if it cannot."""
-    try:
-        for stage in stages(attack):
-            check_fits(stage, threat)
-    except UsageError as error:
-        return str(error)
-    return None
 
 
 def _list(things: list[Attack | Cascade] | list[Threat]) -> str:
@@ -95,16 +83,16 @@ def _list(things: list[Attack | Cascade] | list[Threat]) -> str:
 
 def standard(data: Data, threats: list[str], attacks: list[str]) -> tuple[list[str], list[str]]:
     """Threats and attacks, from the standard suite where the user gave none, as far as they fit what is given."""
-    suite = tomllib.loads((files("sapper") / "suites" / "standard.toml").read_text(encoding="utf-8"))
+    suite = catalogue.suites()["standard"]
     lower, upper = data.bounds
     kind = "colour" if len(data.shape) == 3 and data.shape[0] == 3 else "grey"
-    wanted_threats = threats or suite["threats"][kind]
-    wanted_attacks = attacks or suite["attacks"]
+    wanted_threats = threats or suite.threats[kind]
+    wanted_attacks = attacks or suite.attacks
     pairs = [
         (threat, attack)
         for threat in wanted_threats
         for attack in wanted_attacks
-        if _misfit(catalogue.attack(attack), Threat.parse(threat, lower=lower, upper=upper)) is None
+        if misfit(catalogue.attack(attack), Threat.parse(threat, lower=lower, upper=upper)) is None
     ]
     if not pairs and not attacks:
         raise UsageError(

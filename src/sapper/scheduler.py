@@ -156,7 +156,7 @@ def craft_cases(
 
 
 def _craft_part(attack: Attack | Cascade, case: Case, ledger: Ledger, size: int, progress: Progress) -> None:
-    every = stages(attack)
+    every = stages(attack, case.threat)
     for number, stage in enumerate(every, 1):
         left = case if number == 1 else take(case, ~ledger.closed(case))
         left = replace(left, key=noise.mix(left.key + number - 1))
