@@ -70,6 +70,19 @@ def unbroken(samples: pl.DataFrame, cases: pl.DataFrame) -> pl.Series:
     return (right & ~samples["sample"].is_in(broken.implode())).alias("robust")
 
 
+def breaking_distance(samples: pl.DataFrame, cases: pl.DataFrame, norm: str) -> np.ndarray:
+    """For every row of `samples`: the size of the smallest change that breaks it, as `unbroken` understands breaking.
+
+    0 where it is wrong when clean or a case of it could not be run, infinite where nothing broke it.
+    """
+    broken = pl.col("found").fill_null(True) | (pl.col("prediction") != pl.col("label"))
+    size = pl.when(pl.col("error").is_not_null()).then(0.0).when(broken).then(pl.col(norm)).otherwise(np.inf)
+    least = cases.group_by("sample").agg(size.min().alias("size"))
+    joined = samples.join(least, on="sample", how="left", maintain_order="left")
+    wrong = (joined["label"] != joined["clean_prediction"]).to_numpy()
+    return np.where(wrong, 0.0, joined["size"].fill_null(np.inf).to_numpy())
+
+
 @dataclass(frozen=True, eq=False)
 class PairMatrix:
     """Row = source, column = target."""

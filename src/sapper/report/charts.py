@@ -43,7 +43,7 @@ def accuracy(facts: Facts, width: int) -> Markup:
         bars += [_bar(c.certifier, "certified", c.verified_accuracy, None) for c in proved]
         panels.append((worst.threat, bars))
     charts = [_panel(title, bars, width, last=i == len(panels) - 1) for i, (title, bars) in enumerate(panels)]
-    return _svg(alt.vconcat(*charts, spacing=10), f"Accuracy, clean and under attack, {width}")
+    return drawn(alt.vconcat(*charts, spacing=10), f"Accuracy, clean and under attack, {width}")
 
 
 def _bar(name: str, kind: str, value: float | None, ends: tuple[float, float] | None) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def curves(facts: Facts, threat: str, width: int) -> Markup | None:
             strokeDash=dash,
         )
     )
-    return _svg(chart, f"Cases not yet broken by the size of the change, {threat}, {width}")
+    return drawn(chart, f"Cases not yet broken by the size of the change, {threat}, {width}")
 
 
 def _curve(trial: Trial, end: float) -> Iterable[dict[str, Any]]:
@@ -120,7 +120,8 @@ def heading(title: str, width: float, below: str = "") -> alt.Title:
     )  # fmt: skip
 
 
-def _svg(chart: alt.TopLevelMixin, label: str) -> Markup:
+def drawn(chart: alt.TopLevelMixin, label: str) -> Markup:
+    """As SVG for a page, with a name of its own."""
     return Markup(_fluid(_drawn(chart, "transparent", 5), label))
 
 

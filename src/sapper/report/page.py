@@ -11,6 +11,7 @@ from markupsafe import Markup
 from sapper import log, statistics
 from sapper.report import charts, facts, gallery, matrices, vulnerability, words
 from sapper.report.facts import Facts, Trial
+from sapper.report.security import security_curves
 from sapper.report.verdict import nearest_median, verdict
 
 FULL, HALF, NARROW = 1000, 490, 340  # widths of charts in CSS pixels: a page, two side by side, a phone
@@ -98,6 +99,7 @@ def _content(known: Facts) -> dict[str, Any]:
         "verdict": verdict(known),
         "clean_interval": statistics.wilson(known.right, len(known.samples)),
         "accuracy": (charts.accuracy(known, FULL), charts.accuracy(known, NARROW)),
+        "security": security_curves(known, FULL, NARROW),
         "curves": _curves(known),
         "lines": [_line(known, trial) for trial in known.trials],
         "matrices": grids,
@@ -130,6 +132,8 @@ def _tiles(known: Facts) -> list[Tile]:
 def _curves(known: Facts) -> list[Curve]:
     curves = []
     for threat in charts.of_threats(known):
+        if words.Budget.parse(threat).is_minimal:  # the security curve has it
+            continue
         wide, narrow = charts.curves(known, threat, HALF), charts.curves(known, threat, NARROW)
         if wide and narrow:
             curves.append(Curve(threat, wide, narrow))
