@@ -3,6 +3,7 @@
 A claim is met, missed or not comparable; none is dropped.
 """
 
+import math
 from typing import Literal
 
 import msgspec
@@ -29,7 +30,7 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def verdict(self) -> str:
-        if self.within is None or self.measured is None:
+        if self.within is None or self.measured is None or math.isnan(self.measured):
             return "not comparable"
         low, high = self.within
         return "met" if low <= self.measured <= high else "missed"
@@ -58,6 +59,8 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     tables: list[Table] = []
     figures: list[Figure] = []
     seconds: float = 0.0
+    commit: str = ""
+    """Of the code that made it, where that is known."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

@@ -30,7 +30,7 @@ def describe(
         "device": "cpu" if x.device.type == "cpu" else torch.cuda.get_device_name(x.device),
         "threads": torch.get_num_threads(),
         "platform": platform.platform(),
-        "commit": _commit(),
+        "commit": commit(),
         "dtype": str(x.dtype).removeprefix("torch."),
         "seed": spec.seed,
         "batch_size": batch_size,
@@ -44,7 +44,7 @@ def describe(
     }
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Of the checkout that Sapper runs from; None where it is installed."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():

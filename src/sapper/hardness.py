@@ -40,7 +40,15 @@ def truncate(cases: pl.DataFrame, features: int, iterations: Sequence[int], per_
 
 
 def hardness(curve: Curve, source: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
-    """H(s, t): mean distortion integrated over the success rate by the trapezoid rule; nan for pairs without cases."""
+    """H(s, t): mean distortion integrated over the success rate by the trapezoid rule; nan for pairs without cases.
+
+    A case that the largest budget did not break counts with that budget's distortion: without it a pair that was never
+    broken would be the easiest of all.
+    """
+    curve = Curve(
+        np.vstack([curve.success, np.ones_like(curve.success[-1:])]),
+        np.vstack([curve.distortion, curve.distortion[-1:]]),
+    )
     result = np.full((classes, classes), np.nan)
     for s in range(classes):
         for t in range(classes):

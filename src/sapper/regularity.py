@@ -20,6 +20,8 @@ def roughness(images: np.ndarray) -> np.ndarray:
 class Detection:
     """How well a score tells adversarial from clean, the adversarial being expected to score higher."""
 
+    count: int
+    """Adversarial samples."""
     paired: float
     """Share of adversarial samples that score higher than the very sample they were made from."""
     auc: float
@@ -47,4 +49,4 @@ def detection(clean: np.ndarray, adversarial: np.ndarray, source: np.ndarray) ->
     score = np.concatenate([clean, adversarial])
     false, true, _ = roc_curve(truth, score)
     paired = float((adversarial > clean[source]).mean())
-    return Detection(paired, float(roc_auc_score(truth, score)), false, true)
+    return Detection(len(adversarial), paired, float(roc_auc_score(truth, score)), false, true)

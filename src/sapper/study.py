@@ -18,6 +18,7 @@ class Study(ABC):
         reproduces: Which tables and figures.
         takes: How long each scale takes on 2 cores.
         data: The data set it needs.
+        shape: Of its samples; other data are refused. None if any will do.
     """
 
     paper: ClassVar[Paper]
@@ -25,11 +26,14 @@ class Study(ABC):
     reproduces: ClassVar[str]
     takes: ClassVar[Mapping[str, str]]
     data: ClassVar[str]
+    shape: ClassVar[tuple[int, ...] | None]
 
     def __init_subclass__(
-        cls, *, paper: Paper, title: str, reproduces: str, takes: Mapping[str, str], data: str
-    ) -> None:
-        cls.paper, cls.title, cls.reproduces, cls.takes, cls.data = paper, title, reproduces, takes, data
+        cls, *, paper: Paper, title: str, reproduces: str, takes: Mapping[str, str], data: str,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:  # fmt: skip
+        cls.paper, cls.title, cls.reproduces, cls.takes = paper, title, reproduces, takes
+        cls.data, cls.shape = data, shape
 
     @abstractmethod
     def parts(self) -> Sequence[tuple[str, Callable[[Lab], Part]]]:

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
 import msgspec
 from msgspec.structs import replace
@@ -12,7 +13,8 @@ import sapper.studies
 from sapper import log
 from sapper.catalogue import names_in
 from sapper.claims import Outcome, Part
-from sapper.errors import RunError, unknown
+from sapper.environment import commit
+from sapper.errors import DataError, RunError, unknown
 from sapper.lab import Lab
 from sapper.study import Study
 
@@ -43,6 +45,7 @@ def find(name: str) -> type[Study]:
 def run_study(name: str, lab: Lab, command: str) -> Outcome:
     """Runs the parts that are not done yet, and writes study.json last."""
     study = find(name)
+    _check_data(lab, study)
     _open(lab, name)
     parts = [_part(lab, number, title, function) for number, (title, function) in enumerate(study().parts(), 1)]
     packages = ("sapper", "torch", "numpy", "scikit-learn")
@@ -59,6 +62,16 @@ def run_study(name: str, lab: Lab, command: str) -> Outcome:
     return outcome
 
 
+def _check_data(lab: Lab, study: type[Study]) -> None:
+    """That all of it is there, and of the shape that the paper's was, before anything is computed."""
+    for split in ("test", "train"):
+        shape = lab.samples(split, 1).shape
+        if study.shape is not None and shape != study.shape:
+            raise DataError(
+                f"this study is of samples of shape {study.shape}, {lab.data} has {shape}: leave out --data."
+            )
+
+
 def _open(lab: Lab, name: str) -> None:
     """Begins the folder, or goes on in one of the same study, scale, data and seed."""
     asked = {"study": name, "scale": lab.scale, "data": lab.data, "seed": lab.seed}
@@ -70,11 +83,20 @@ def _open(lab: Lab, name: str) -> None:
 
 def _part(lab: Lab, number: int, name: str, function: Callable[[Lab], Part]) -> Part:
     path = lab.out / "parts" / f"{number:02}-{name}.json"
-    if path.exists():
-        return msgspec.json.decode(path.read_bytes(), type=Part)
+    if there := _whole(path, lab):
+        return there
     lab.console.print(f"{number:2} {name}", highlight=False)
     begin = time.perf_counter()
     part = function(lab)
-    part = replace(part, seconds=round(time.perf_counter() - begin, 1))
+    part = replace(part, seconds=round(time.perf_counter() - begin, 1), commit=commit() or "")
     log.write_json(path, part)
     return part
+
+
+def _whole(path: Path, lab: Lab) -> Part | None:
+    """The part as it was written, with its figures; else it is made again."""
+    try:
+        part = msgspec.json.decode(path.read_bytes(), type=Part)
+    except (OSError, msgspec.MsgspecError):
+        return None
+    return part if all((lab.out / "figures" / figure.file).exists() for figure in part.figures) else None

@@ -28,6 +28,21 @@ def load(split: str, limit: int | None) -> Arrays:
     return Arrays(images[:, :, top : top + SIDE, left : left + SIDE], labels, names)
 
 
+def mobilenet_weights() -> Path:
+    """The file of MobileNetV2's weights for the 1 001 classes.
+
+    Raises:
+        DataError: It is not there.
+    """
+    path = find() / "mobilenet_v2_1.0_224.safetensors"
+    if not path.is_file():
+        raise DataError(
+            f"expected MobileNetV2's weights (14 MB) in {path}, found none: they are those of google-coral/test_data, "
+            "converted to safetensors."
+        )
+    return path
+
+
 def find() -> Path:
     """The folder.
 

@@ -18,7 +18,12 @@ def document(outcome: Outcome) -> str:
     for place, part in enumerate(outcome.parts, 1):
         blocks += _part(place, part)
     versions = ", ".join(f"{name} {version}" for name, version in outcome.versions.items())
-    blocks += ["## To reproduce this", _fenced(outcome.command, "sh"), escaped(versions)]
+    blocks += [
+        "## To reproduce this",
+        _fenced(outcome.command, "sh"),
+        escaped(versions),
+        escaped(words.commits(outcome)),
+    ]
     blocks += ["## The paper", _fenced(outcome.paper, "bibtex")]
     return "\n\n".join(block for block in blocks if block) + "\n"
 

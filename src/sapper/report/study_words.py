@@ -76,6 +76,18 @@ def tally(outcome: Outcome) -> str:
     )
 
 
+def commits(outcome: Outcome) -> str:
+    """Of which commit the code was; of which the code of each part was where they differ."""
+    made = [part.commit[:10] or "unknown" for part in outcome.parts]
+    if len(set(made)) < 2:
+        return f"commit {made[0]}" if made else ""
+    parts = {
+        commit: [str(place) for place, other in enumerate(made, 1) if other == commit] for commit in dict.fromkeys(made)
+    }
+    told = "; ".join(f"{commit} made part {', '.join(places)}" for commit, places in parts.items())
+    return f"Made by the code of several commits: {told}."
+
+
 @dataclass(frozen=True)
 class Column:
     name: str
