@@ -12,7 +12,7 @@ from sapper.data.dataset import Data
 from sapper.data.loading import load_data
 from sapper.models.loading import load_model
 from sapper.models.model import Model
-from sapper.models.training import train
+from sapper.models.training import Schedule, train
 from sapper.run import audit
 from sapper.spec import Spec
 
@@ -33,13 +33,29 @@ class Lab:
     def samples(self, split: str, limit: int | None = None) -> Data:
         return load_data(self.data, split=split, limit=limit)
 
-    def model(self, architecture: str, split: str, epochs: int | None = None) -> Model:
-        """A trained network, from the study's own folder; trained there if need be."""
-        folder = train(
-            architecture, self.data, self.out / "models" / architecture, split=split, epochs=epochs, seed=self.seed,
+    def model(
+        self, architecture: str, split: str, epochs: int | None = None, *, folder: str | None = None,
+        batch_size: int | None = None, learning_rate: float | None = None, momentum: float | None = None,
+        schedule: Schedule = "linear",
+    ) -> Model:  # fmt: skip
+        """A trained network, from the study's own folder; trained there if need be.
+
+        Args:
+            architecture: As for `sapper train`, like what follows.
+            split: What it learns.
+            epochs: By default this and the next options are the architecture's recipe.
+            folder: Its name, if not the architecture's.
+            batch_size: Samples a step.
+            learning_rate: Of the first step.
+            momentum: Share of the last step that is kept.
+            schedule: Of the learning rate.
+        """
+        made = train(
+            architecture, self.data, self.out / "models" / (folder or architecture), split=split, epochs=epochs,
+            batch_size=batch_size, learning_rate=learning_rate, momentum=momentum, schedule=schedule, seed=self.seed,
             console=self.console,
         )  # fmt: skip
-        return load_model(str(folder))
+        return load_model(str(made))
 
     def audit(
         self, name: str, model: Model, split: str, *, limit: int | None, goal: str, threat: str, attack: str

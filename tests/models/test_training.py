@@ -45,6 +45,7 @@ def test_a_model_folder_comes_out(tmp_path):
         "learning_rate": 0.05,
         "momentum": 0.9,
         "seed": 0,
+        "schedule": "linear",
     }
     assert 0.7 < written["test_accuracy"] < 1
     assert load_model(str(out)).digest == written["digest"]
@@ -66,6 +67,23 @@ def test_the_seed_decides_and_the_global_generator_is_left_alone(tmp_path):
     other = load_file(short(tmp_path / "c", seed=1) / "weights.safetensors")
     assert all(torch.equal(first[key], again[key]) for key in first)
     assert not torch.equal(first["1.weight"], other["1.weight"])
+
+
+def test_the_learning_rate_falls_to_nought_or_stays(tmp_path):
+    one = load_file(short(tmp_path / "one", epochs=1, schedule="constant") / "weights.safetensors")
+    two = load_file(short(tmp_path / "two", epochs=2, schedule="constant", learning_rate=0.05) / "weights.safetensors")
+    falling = load_file(short(tmp_path / "falling", epochs=2) / "weights.safetensors")
+    steps = [sum(float((a[k] - b[k]).square().sum()) for k in a) for a, b in ((two, one), (falling, one))]
+    assert steps[0] > 2 * steps[1]  # the last half of a falling rate is a quarter of the way
+
+
+def test_a_folder_from_before_there_were_schedules_is_known(tmp_path):
+    out = short(tmp_path)
+    text = (out / "model.toml").read_text()
+    (out / "model.toml").write_text(text.replace('schedule = "linear"\n', ""))
+    assert short(out) == out
+    with pytest.raises(RunError, match="schedule is linear there and constant here"):
+        short(out, schedule="constant")
 
 
 def test_a_finished_folder_is_returned_as_it_is(tmp_path):

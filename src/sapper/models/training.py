@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from sapper.models.folder import DESCRIPTION, write_folder
 from sapper.models.weights import read_safetensors
 
 CHECKPOINT = "checkpoint.safetensors"
+Schedule = Literal["linear", "constant"]
+"""Of the learning rate: it falls linearly to nought, or stays."""
 LEAST_STEPS = 1000
 """A small set is gone through more often, until the weights have had this many steps."""
 
@@ -46,6 +48,7 @@ class Plan:
     learning_rate: float
     momentum: float
     seed: int
+    schedule: Schedule = "linear"
 
 
 def train(
@@ -58,6 +61,7 @@ def train(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     momentum: float | None = None,
+    schedule: Schedule = "linear",
     seed: int = 0,
     console: Console | None = None,
 ) -> Path:
@@ -73,8 +77,9 @@ def train(
         out: The folder to make.
         epochs: How often the samples are gone through; this and the next three are the architecture's recipe if None.
         batch_size: Samples a step.
-        learning_rate: At the start; it falls linearly to nought.
+        learning_rate: At the start.
         momentum: From 0 to below 1.
+        schedule: Whether the learning rate falls linearly to nought or stays constant.
         seed: Of the first weights and the order of samples.
         console: Where progress is shown; None shows none.
 
@@ -96,6 +101,7 @@ def train(
         learning_rate=rate,
         momentum=usual.momentum if momentum is None else momentum,
         seed=seed,
+        schedule=schedule,
     )
     _check(plan)
     if _finished(out, plan):
@@ -127,6 +133,8 @@ def _check(plan: Plan) -> None:
         raise UsageError(f"expected a learning rate above 0, got {plan.learning_rate}.")
     if not 0 <= plan.momentum < 1:
         raise UsageError(f"expected a momentum from 0 to below 1, got {plan.momentum}.")
+    if plan.schedule not in get_args(Schedule):
+        raise UsageError(f"expected a schedule of {' or '.join(get_args(Schedule))}, got {plan.schedule!r}.")
     if plan.seed < 0:
         raise UsageError(f"expected a seed of 0 or more, got {plan.seed}.")
 
@@ -148,6 +156,7 @@ def _finished(out: Path, plan: Plan) -> bool:
 
 
 def _same(out: Path, found: dict[str, Any], plan: Plan) -> None:
+    found = {"schedule": "linear"} | found  # which earlier versions did not write
     differences = [
         f"{name} is {found.get(name)} there and {value} here"
         for name, value in asdict(plan).items()
@@ -186,8 +195,9 @@ def _epoch(
     with _seeded(plan, epoch + 1):
         batches = torch.randperm(len(samples)).split(plan.batch_size)
         for number, rows in enumerate(batches):
-            passed = (epoch + number / len(batches)) / plan.epochs
-            optimiser.param_groups[0]["lr"] = plan.learning_rate * (1 - passed)
+            if plan.schedule == "linear":
+                passed = (epoch + number / len(batches)) / plan.epochs
+                optimiser.param_groups[0]["lr"] = plan.learning_rate * (1 - passed)
             x, y = samples.x[rows], samples.y[rows]
             logits = module(x)
             loss = F.cross_entropy(logits, y)

@@ -37,6 +37,7 @@ from sapper.studies._jsma_common import (
     whole,
 )
 from sapper.studies._jsma_later import detector, hardness_matrix, options, predictability
+from sapper.studies._jsma_training import training
 from sapper.studies._toy_and import toy_and
 from sapper.study import Study
 
@@ -60,6 +61,7 @@ class JSMAStudy(
             ("grids", grids),
             ("empty", empty),
             ("success", success),
+            ("training", training),
             ("pairs", pairs),
             ("hardness", hardness_matrix),
             ("adversarial-distance", predictability),
@@ -82,7 +84,7 @@ def network(lab: Lab) -> Part:
         title="The network",
         text=f"LeNet, trained by {recipe if lab.scale == 'paper' else 'a few epochs on 3 000 samples'}. The paper's own "
         "recipe: plain gradient descent, batches of 500, rate 0.1, up to 200 epochs; ours reaches the same accuracy sooner, "
-        "but is another network, and distortions depend on the network.",
+        "but is another network, and distortions depend on the network: a part below attacks one by that recipe.",
         claims=[
             percent("test accuracy", "section IV", "memory", 98.9, accuracy, (98.7, 99.5)),
             Claim(what="349 people: 97.4 % of clean and over 90 % of adversarial digits recognised", where="section IV.C",
