@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+import torch
 
 import sapper
 from sapper import catalogue
@@ -14,6 +15,7 @@ from sapper.attack import Cascade
 from sapper.attacks.jsma import JSMA
 from sapper.attacks.pgd import PGD
 from sapper.errors import UsageError
+from sapper.perturbation import Perturbation
 
 ATTACKS = catalogue.attacks()
 CHANGED = {"int": 7, "float": 0.375, "float | None": 0.125, "bool": None}
@@ -57,6 +59,8 @@ def changed_options(name: str) -> dict:
         if option.type.startswith("Literal"):
             words = [word.strip("' ") for word in option.type.removeprefix("Literal[").removesuffix("]").split(",")]
             changed[option.name] = next(word for word in words if word != option.default)
+        elif option.type == "str | None":
+            changed[option.name] = "changed"
         else:
             changed[option.name] = not option.default if option.type == "bool" else CHANGED[option.type]
     return changed
@@ -75,8 +79,11 @@ def test_an_attack_is_written_as_its_name_and_what_was_changed(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
-def test_an_attack_with_every_option_changed_survives_writing_and_reading(name: str) -> None:
+def test_an_attack_with_every_option_changed_survives_writing_and_reading(name: str, tmp_path: Path) -> None:
     changed = changed_options(name)
+    if "file" in changed:  # of what was learned before
+        changed["file"] = str(tmp_path / "v.safetensors")
+        Perturbation(torch.ones(2), name, "linf:0.1", (0.0, 1.0), 3, 0.5).save(Path(changed["file"]))
     attack = ATTACKS[name](**changed)
     assert all(getattr(attack, option) != ATTACKS[name].__dataclass_fields__[option].default for option in changed)
     assert catalogue.attack(str(attack)) == attack
@@ -89,7 +96,7 @@ def test_an_attack_with_every_option_changed_survives_writing_and_reading(name: 
 @pytest.mark.parametrize("name", sorted(ATTACKS))
 def test_every_option_has_help_and_a_default(name: str) -> None:
     options = catalogue.options(ATTACKS[name])
-    assert [option.name for option in options] == [field.name for field in fields(ATTACKS[name])]
+    assert [option.name for option in options] == [field.name for field in fields(ATTACKS[name]) if field.init]
     for option in options:
         assert option.help.endswith(".")
         assert getattr(ATTACKS[name](), option.name) == option.default
@@ -136,7 +143,7 @@ def test_restarts_are_a_cascade_of_equals() -> None:
     [
         ("pdg", r"unknown attack 'pdg': did you mean pgd"),
         ("jmsa", r"did you mean jsma"),
-        ("carrot", r"unknown attack 'carrot': known: bim, fgsm, jsma"),
+        ("carrot", r"unknown attack 'carrot': known: .*bim, .*fgsm, .*jsma"),
         ("", r"unknown attack ''"),
         ("pgd:step=3", r"unknown option of pgd 'step': did you mean steps or step_size"),
         ("fgsm:eps=3", r"unknown option of fgsm 'eps'"),

@@ -130,3 +130,22 @@ def test_the_model_is_asked_about_rounded_inputs_only() -> None:
     torch.testing.assert_close(levels, levels.round(), rtol=0, atol=1e-4)
     _, pull = ledger.door(case).vjp(first_feature(0.61, 0.5, 0.4))
     assert pull(torch.ones(3, 2)).shape == (3, 2)
+
+
+def test_gradients_that_cannot_be_followed_are_counted_for_their_own_cases() -> None:
+    ledger, case = opened()
+    _, pull = ledger.door(case).vjp(case.x)
+    pull(torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 1e-39]]))
+    pull(torch.tensor([[0.0, math.nan], [0.0, 0.0], [0.0, math.inf]]))
+    assert ledger.zero_gradients.tolist() == [0, 2, 1]
+    assert ledger.bad_gradients.tolist() == [1, 0, 1]
+    assert ledger.backwards.tolist() == [2, 2, 2]
+
+
+def test_the_margin_is_kept_as_it_was_first_and_at_its_least() -> None:
+    ledger, case = opened()
+    assert ledger.first_margin.isnan().all()
+    for values in ((0.4, 0.2, 0.1), (0.3, 0.45, 0.6), (0.1, 0.1, 0.1)):
+        ledger.door(case).logits(first_feature(*values))
+    torch.testing.assert_close(ledger.first_margin, torch.tensor([0.1, 0.3, 0.4]))  # 0.5 less the first feature
+    torch.testing.assert_close(ledger.best_margin, torch.tensor([0.1, 0.05, -0.1]))

@@ -149,7 +149,6 @@ def no_file_beyond(size: int) -> Iterator[None]:
     [
         (100, "spec.toml"),
         (1000, "environment.json"),
-        (1700, "samples.parquet"),
         (3000, "samples.safetensors"),
         (4000, "shards/fgsm.linf-0.1/00000.parquet"),
         (20_000, "report.html"),

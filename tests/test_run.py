@@ -35,14 +35,22 @@ def run(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def quick(model: Path | str, run: Path, *words: str) -> Path:
-    audit(model, "--limit", "25", "--out", run, *words)
+    audit(model, "--limit", "25", "--no-doctor", "--out", run, *words)
     return run
 
 
 def test_the_folder_holds_what_the_design_says_and_nothing_else(run: Path) -> None:
     jobs = ["fgsm.l0-10pct", "fgsm.linf-0.1", "jsma.l0-10pct", "pgd-steps=5.l0-10pct", "pgd-steps=5.linf-0.1"]
     each = [f"shards/{job}/00000.{kind}" for job in jobs for kind in ("parquet", "safetensors")]
-    rest = ["spec.toml", "environment.json", "samples.parquet", "samples.safetensors", "preflight.json", "summary.json"]
+    rest = [
+        "spec.toml",
+        "environment.json",
+        "samples.parquet",
+        "samples.safetensors",
+        "preflight.json",
+        "doctor.json",
+        "summary.json",
+    ]
     assert files(run) == sorted([*each, *rest, "report.html"])
 
 
@@ -89,7 +97,7 @@ def finite(value: object) -> bool:
 
 
 def test_nothing_is_infinite_or_nan(run: Path) -> None:
-    for name in ("summary.json", "environment.json", "preflight.json"):
+    for name in ("summary.json", "environment.json", "preflight.json", "doctor.json"):
         assert finite(json.loads((run / name).read_text()))
     for table in [log.read_samples(run), rows(run)]:
         assert (
@@ -150,7 +158,7 @@ def test_the_command_carries_every_option(model: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "own data.npz", x=np.random.default_rng(0).uniform(-1, 1, (12, 1, 6, 6)), y=np.arange(12) % 10)
     options = ["--data", str(tmp_path / "own data.npz"), "--bounds", "-1", "1", "--mean", "-0.5", "--std", "0.7",
                "--resize", "8", "8", "--split", "train", "--limit", "9", "--goal", "targeted:random", "--seed", "4",
-               "--quantize", "6", "--queries", "7", "--batch-size", "5", "--attack", "jsma:theta=-1",
+               "--quantize", "6", "--queries", "7", "--batch-size", "5", "--no-doctor", "--attack", "jsma:theta=-1",
                "--threat", "l0:4"]  # fmt: skip
     audit(model, *options, "--out", tmp_path / "a")
     words = shlex.split(json.loads((tmp_path / "a" / "environment.json").read_text())["command"])
@@ -215,6 +223,25 @@ def test_quantised_successes_lie_on_the_grid(bits: int, model: Path, tmp_path: P
     assert np.abs(adversarial(run) - clean).max() <= 0.4 + 1e-6
     np.testing.assert_array_equal(logits(model, adversarial(run)).argmax(1), rows(run)["prediction"].to_numpy())
     assert rows(run)["found"].any()
+
+
+def test_whether_a_success_survives_as_an_8_bit_picture_is_told(model: Path, tmp_path: Path) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (60, 1, 8, 8)).astype(np.uint8)
+    labels = logits(model, pictures / 255).argmax(1)
+    np.savez(tmp_path / "pictures.npz", x=pictures, y=labels)
+    words = ("--data", str(tmp_path / "pictures.npz"), "--split", "train", "--no-doctor", "--attack", "pgd:steps=10")
+    audit(model, *words, "--threat", "linf:0.02", "--out", tmp_path / "run")  # 5.1 levels
+    cases, x_adv = rows(tmp_path / "run"), adversarial(tmp_path / "run").astype(np.float64)
+    found = cases["found"].to_numpy()
+    assert found.any()
+    assert (cases["survives_8_bits"].is_null() == ~found).all()
+    clean = pictures.astype(np.float64)
+    levels = np.clip(np.round(x_adv * 255), clean - 5, clean + 5)  # beyond the budget, the level before
+    answers = logits(model, levels / 255).argmax(1) != labels
+    told = cases["survives_8_bits"].to_numpy()[found].astype(bool)
+    assert (told == answers[found]).mean() > 0.9  # where one feature is too far, all are rounded towards the sample
+    run = quick(model, tmp_path / "other", "--attack", "pgd:steps=10", "--threat", "linf:0.1")
+    assert rows(run)["survives_8_bits"].is_null().all()  # digits have 17 levels, which are no 8-bit levels
 
 
 def test_no_case_asks_more_often_than_allowed(model: Path, tmp_path: Path) -> None:

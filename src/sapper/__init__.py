@@ -6,16 +6,20 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sapper.ensembles import ensemble
+    from sapper.learning import fit
     from sapper.scheduler import Crafted, craft
 
+_HOMES = {"Crafted": "scheduler", "craft": "scheduler", "ensemble": "ensembles", "fit": "learning"}
+
 __version__ = "0.1.0"
-__all__ = ["Crafted", "__version__", "craft"]
+__all__ = ["Crafted", "__version__", "craft", "ensemble", "fit"]
 
 
 def __getattr__(name: str) -> Any:
     """Imports torch only when it is needed, so that the command line answers at once."""
-    if name in ("craft", "Crafted"):
+    if name in _HOMES:
         from importlib import import_module
 
-        return getattr(import_module("sapper.scheduler"), name)
+        return getattr(import_module(f"sapper.{_HOMES[name]}"), name)
     raise AttributeError(f"module 'sapper' has no attribute '{name}'")

@@ -8,10 +8,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from sapper.citation import Paper
 from sapper.goal import Goal
+from sapper.perturbation import Perturbation
 from sapper.tensors import Batch, Counts, Mask
 from sapper.threat import Threat, norm_name
 
@@ -73,6 +74,10 @@ class Attack(ABC):
             UsageError: They do not.
         """
 
+    def aim(self, goal: Goal) -> Goal:
+        """The goal it is after, for attacks with an option that makes it stricter than the one given."""
+        return goal
+
     @abstractmethod
     def start(self, case: Case, oracle: Any) -> Any:
         """The state before the first step."""
@@ -82,8 +87,27 @@ class Attack(ABC):
         """One iteration of the paper's loop."""
 
     def __str__(self) -> str:
-        options = [f"{f.name}={getattr(self, f.name)}" for f in fields(self) if getattr(self, f.name) != f.default]  # pyright: ignore[reportArgumentType]
+        given = [f for f in fields(self) if f.init and getattr(self, f.name) != f.default]  # pyright: ignore[reportArgumentType]
+        options = [f"{f.name}={getattr(self, f.name)}" for f in given]
         return name_of(type(self)) + (":" + ",".join(options) if options else "")
+
+
+@runtime_checkable
+class Learner(Protocol):
+    """An attack that learns from samples before it attacks others; `learning.fit` calls it."""
+
+    samples: int
+    """How many an audit lets it learn from."""
+    perturbation: Perturbation | None
+    """What it has learned."""
+
+    def fit(self, oracle: Any, x: Batch, goal: Goal, threat: Threat, key: Counts) -> Attack:
+        """The attack with what it has learned from samples x."""
+        ...
+
+    def knowing(self, perturbation: Perturbation) -> Attack:
+        """The attack with what was learned before."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ package with an entry point in the group `sapper.attacks`, pointing to such a mo
 import ast
 import inspect
 import pkgutil
+import re
 import textwrap
 import warnings
 from dataclasses import MISSING, dataclass, fields
@@ -74,6 +75,8 @@ def suites() -> dict[str, Suite]:
 def attack(text: str) -> Attack | Cascade:
     """Reads `pgd`, `pgd:steps=20,random_start=false`, `5*pgd:steps=20` (restarts), or the name of a suite.
 
+    An option may run through whole numbers, `fab:rival=1..9`: a cascade of as many.
+
     Raises:
         UsageError: Unknown attack or option, or a value that does not fit.
     """
@@ -85,12 +88,13 @@ def attack(text: str) -> Attack | Cascade:
         return Cascade(name, tuple(stage for one in cascades[name] for stage in stages(attack(one))))
     if name not in known:
         raise unknown("attack", name, [*known, *cascades])
-    one = _build(known[name], written)
-    if not star:
-        return one
-    if not times.strip().isdecimal() or not 1 <= int(times) <= 1000:
+    every = tuple(_build(known[name], values) for values in _series(written))
+    if not star and len(every) == 1:
+        return every[0]
+    if star and (not times.strip().isdecimal() or not 1 <= int(times) <= 1000):
         raise UsageError(f"expected the number of restarts before '*', like 5*pgd, got '{text}'.")
-    return Cascade(f"{int(times)}*{one}", (one,) * int(times))
+    what = str(every[0]) if len(every) == 1 else rest.strip()
+    return Cascade(f"{int(times)}*{what}" if star else what, every * int(times if star else 1))
 
 
 @cache
@@ -105,12 +109,13 @@ def options(method: type) -> tuple[Option, ...]:
     return tuple(
         Option(f.name, _type_name(types[f.name]), None if f.default is MISSING else f.default, help_of[f.name])
         for f in fields(method)
+        if f.init
     )
 
 
 def access(method: type[Attack]) -> str:
-    """What the attack asks of the model, as the type of its `oracle` says: labels, scores or gradients."""
-    return ACCESS[get_type_hints(method.step)["oracle"]]
+    """What the attack asks of the model, also to learn, as the type of its `oracle` says: labels, scores or gradients."""
+    return ACCESS[get_type_hints(getattr(method, "fit", method.step))["oracle"]]
 
 
 def description(method: type) -> str:
@@ -162,6 +167,18 @@ def _build(method: type[Attack], written: str) -> Attack:
         return msgspec.convert({k: _python(v) for k, v in values.items()}, method, strict=False)
     except (msgspec.ValidationError, OverflowError) as error:
         raise UsageError(f"{name_of(method)}: {error} in '{written}'; see `sapper show {name_of(method)}`.") from error
+
+
+def _series(written: str) -> list[str]:
+    """The options as they are written or, with `1..9` in them, as they are for each of these numbers."""
+    found = re.search(r"=\s*(\d{1,4})\.\.(\d{1,4})\s*(?=,|$)", written)
+    if not found:
+        return [written]
+    first, last = int(found[1]), int(found[2])
+    if not first < last < first + 1000:
+        raise UsageError(f"expected a range of rising whole numbers, like rival=1..9, got '{written}'.")
+    before, after = written[: found.start()], written[found.end() :]
+    return [one for number in range(first, last + 1) for one in _series(f"{before}={number}{after}")]
 
 
 def _python(value: str) -> str | None:

@@ -35,7 +35,7 @@ def check_options(attack: Attack | Cascade, threat: Threat, shape: Sequence[int]
 
 def _check_values(attack: Attack) -> None:
     """Options given in Python, which the command line has checked where it made the attack."""
-    values = {option.name: getattr(attack, option.name) for option in fields(attack)}  # pyright: ignore[reportArgumentType]
+    values = {option.name: getattr(attack, option.name) for option in fields(attack) if option.init}  # pyright: ignore[reportArgumentType]
     try:
         msgspec.convert(values, type(attack))
     except msgspec.ValidationError as error:

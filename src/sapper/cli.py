@@ -49,6 +49,7 @@ def audit(
     quantize: int | None = None,
     queries: int | None = None,
     batch_size: int | None = None,
+    doctor: bool = True,
     device: str = "auto",
     json: Annotated[bool, Flag] = False,
 ) -> None:
@@ -74,6 +75,7 @@ def audit(
         quantize: Bits a feature: success is judged after rounding to this grid (8 for pictures).
         queries: Most questions an attack may ask about a sample.
         batch_size: Rows at once; measured by default.
+        doctor: Show attacks a model that hides its gradients in a form that does not, and probe what held.
         device: cpu, cuda, cuda:1, or auto.
         json: Print the summary as JSON.
     """
@@ -83,7 +85,7 @@ def audit(
     spec = Spec(
         model=model, weights=str(weights) if weights else None, mean=mean, std=std, resize=resize, data=data, split=split,
         bounds=bounds, limit=limit, goal=goal, threats=tuple(threat or ()), attacks=tuple(attack or ()), seed=seed,
-        quantize=quantize, queries=queries, batch_size=batch_size,
+        quantize=quantize, queries=queries, batch_size=batch_size, doctor=doctor,
     )  # fmt: skip
     run_audit(spec, out, device, as_json=json, console=stderr, printer=stdout)
 
@@ -100,6 +102,7 @@ def train(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     momentum: float | None = None,
+    schedule: Literal["linear", "constant"] = "linear",
     seed: int = 0,
 ) -> None:
     """Trains an architecture into a model folder. A training that was stopped goes on with the same command.
@@ -111,15 +114,16 @@ def train(
         split: What to learn from: train, or a range of it like train[:50000].
         epochs: Passes over the data; this and the next three by default as the architecture's recipe says.
         batch_size: Samples a step.
-        learning_rate: Of the first step; it falls linearly to 0.
+        learning_rate: Of the first step.
         momentum: Share of the last step that is kept.
+        schedule: Whether the learning rate falls linearly to 0 or stays.
         seed: Of weights and order.
     """
     from sapper.models.training import train
 
     folder = train(
         model, data, out, split=split, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
-        seed=seed, console=stderr,
+        schedule=schedule, seed=seed, console=stderr,
     )  # fmt: skip
     stdout.print(f"{folder}", markup=False, highlight=False, soft_wrap=True)
 
@@ -170,6 +174,26 @@ def report(run: Path, /) -> None:
     from sapper.report.page import write_report
 
     stdout.print(str(write_report(run)), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command
+def doctor(run: Path, /, *, json: Annotated[bool, Flag] = False) -> None:
+    """Says whether a run's figures can be trusted: each finding with what it means, its evidence and what to do.
+
+    Args:
+        run: The run folder.
+        json: Print the findings as JSON.
+    """
+    from sapper.doctor import explain, print_findings
+    from sapper.log import read_summary
+
+    findings = explain(read_summary(run).findings)
+    if json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(findings), indent=2).decode() + "\n")
+        return
+    print_findings(findings, stdout)
 
 
 @app.command

@@ -52,3 +52,13 @@ def require_positive(name: str, value: float | None) -> None:
     """
     if value is not None and not 0 < value < math.inf:
         raise UsageError(f"expected {name} above 0, got {value}.")
+
+
+def require_not_negative(name: str, value: float) -> None:
+    """Refuses an option that is not a finite number of 0 or more.
+
+    Raises:
+        UsageError: It is below 0, or not a number.
+    """
+    if not 0 <= value < math.inf:
+        raise UsageError(f"expected {name} of 0 or more, got {value}.")

@@ -11,7 +11,7 @@ the goal, so no attack asks whether it is targeted. A `GoalSpec` is how a user w
 
 import re
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
 import torch
@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from sapper import noise
 from sapper.errors import UsageError
-from sapper.tensors import Counts, Labels, Logits, Mask, Scalars
+from sapper.tensors import Counts, Labels, LabelSets, Logits, Mask, Scalars
 
 KINDS = ("confidence reduction", "misclassification", "targeted misclassification", "source/target misclassification")
 
@@ -30,6 +30,8 @@ class Goal(ABC):
     """One adversarial goal a row."""
 
     label: Labels
+    confidence: float = field(default=0.0, kw_only=True)
+    """By how much, in logits, the class must be as wanted; the margin counts from there."""
 
     @abstractmethod
     def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:
@@ -59,9 +61,28 @@ class Goal(ABC):
         that the goal names.
         """
 
+    @abstractmethod
+    def rivals(self, logits: Logits, most: int) -> LabelSets:
+        """The classes through which an attack may seek the goal, at most so many, likeliest first: see `rival`."""
+
+    @abstractmethod
+    def lead(self, logits: Logits, rival: Labels) -> Logits:
+        """The difference of two logits that must fall below 0 for this rival, as a cotangent."""
+
     def targets(self) -> Labels | None:
         """The classes aimed at, if the goal names any."""
         return None
+
+    def surer(self, confidence: float) -> "Goal":
+        """The same goal, reached only with this confidence: for samples that shall fool other models too."""
+        return replace(self, confidence=confidence) if confidence else self
+
+    def _confident(self, wanted: Mask, logits: Logits | None) -> Mask:
+        if self.confidence == 0:
+            return wanted
+        if logits is None:
+            raise UsageError("this goal needs a model that answers with scores, this one gives labels only.")
+        return self.margin(logits) < 0
 
     def cotangent(self, loss: str, logits: Logits) -> Logits:
         """The gradient of each row's own loss by its logits: what to pull back to the input.
@@ -86,7 +107,7 @@ class Untargeted(Goal):
     """The label must not be among so many largest logits: 5 for top-5 accuracy."""
 
     def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:
-        wrong = predicted != self.label
+        wrong = self._confident(predicted != self.label, logits)
         if self.threshold == 0 and self.top == 1:
             return wrong
         if logits is None:
@@ -99,7 +120,7 @@ class Untargeted(Goal):
         return -functional.cross_entropy(logits, self.label, reduction="none")
 
     def margin(self, logits: Logits) -> Scalars:
-        return _of(logits, self.label) - _best_other(logits, self.label, self.top)
+        return _of(logits, self.label) - _best_other(logits, self.label, self.top) + self.confidence
 
     def dlr(self, logits: Logits) -> Scalars:
         return self.margin(logits) / _spread(logits, 3, 3)
@@ -107,6 +128,14 @@ class Untargeted(Goal):
     def rival(self, logits: Logits, rank: int) -> Labels:
         others = logits.scatter(1, self.label[:, None], -torch.inf)
         return others.topk(min(rank, logits.shape[1] - 1), dim=1).indices[:, -1]
+
+    def rivals(self, logits: Logits, most: int) -> LabelSets:
+        others = logits.scatter(1, self.label[:, None], -torch.inf)
+        last = min(self.top - 1 + most, logits.shape[1] - 1)
+        return others.topk(last, dim=1).indices[:, self.top - 1 :]
+
+    def lead(self, logits: Logits, rival: Labels) -> Logits:
+        return _difference(logits, self.label, rival)
 
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
         label = functional.one_hot(self.label, logits.shape[1]).to(logits.dtype)
@@ -120,19 +149,25 @@ class Targeted(Goal):
     target: Labels
 
     def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:
-        return predicted == self.target
+        return self._confident(predicted == self.target, logits)
 
     def cross_entropy(self, logits: Logits) -> Scalars:
         return functional.cross_entropy(logits, self.target, reduction="none")
 
     def margin(self, logits: Logits) -> Scalars:
-        return _best_other(logits, self.target) - _of(logits, self.target)
+        return _best_other(logits, self.target) - _of(logits, self.target) + self.confidence
 
     def dlr(self, logits: Logits) -> Scalars:
         return (_of(logits, self.label) - _of(logits, self.target)) / _spread(logits, 3, 4)
 
     def rival(self, logits: Logits, rank: int) -> Labels:
         return self.target
+
+    def rivals(self, logits: Logits, most: int) -> LabelSets:
+        return self.target[:, None]
+
+    def lead(self, logits: Logits, rival: Labels) -> Logits:
+        return _difference(logits, logits.scatter(1, rival[:, None], -torch.inf).argmax(1), rival)
 
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
         target = functional.one_hot(self.target, logits.shape[1]).to(logits.dtype)
@@ -238,6 +273,11 @@ def _spread(logits: Logits, first: int, last: int) -> Scalars | float:
 
 def _of(logits: Logits, index: Labels) -> Scalars:
     return logits.gather(1, index[:, None])[:, 0]
+
+
+def _difference(logits: Logits, first: Labels, second: Labels) -> Logits:
+    """The cotangent of the first logit less the second."""
+    return torch.zeros_like(logits).scatter(1, first[:, None], 1.0).scatter(1, second[:, None], -1.0)
 
 
 def _best_other(logits: Logits, index: Labels, rank: int = 1) -> Scalars:

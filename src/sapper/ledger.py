@@ -1,10 +1,12 @@
 """The ledger kept at the model's door: what each case cost, and its closest success.
 
 Attacks are not trusted with either. Every input they ask about passes here: it is rounded as the threat demands,
-counted, and remembered if it is legal, reaches the goal and is nearer than what was known.
+counted, and remembered if it is legal, reaches the goal and is nearer than what was known. Beside that it notes what the
+doctor asks for: whether the attack could see where to go, and whether it got nearer.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
@@ -35,6 +37,14 @@ class Ledger:
         self._taken = torch.zeros_like(self.forwards)
         self.seconds = torch.zeros(rows, dtype=torch.float64, device=device)
         """Each case's share of the time of its batches."""
+        self.zero_gradients = torch.zeros_like(self.forwards)
+        """Backward passes that gave nothing to follow: zero, or below the smallest number the type holds in full."""
+        self.bad_gradients = torch.zeros_like(self.forwards)
+        """Backward passes that gave nan or infinity."""
+        self.first_margin = torch.full_like(self.distance, torch.nan)
+        """The goal's margin at the first question, which is below 0 once it is reached."""
+        self.best_margin = torch.full_like(self.distance, torch.nan)
+        """The least margin of all that was asked."""
 
     def door(self, case: Case) -> "Door":
         """The door as these cases' attack sees it."""
@@ -53,6 +63,9 @@ class Ledger:
     def record(self, case: Case, x_adv: Batch, logits: Logits) -> None:
         rows = case.index
         spent = self._spent(case)
+        margin = case.goal.margin(logits).to(self.best_margin.dtype)
+        self.first_margin[rows] = torch.where(self.forwards[rows] == 0, margin, self.first_margin[rows])
+        self.best_margin[rows] = self.best_margin[rows].fmin(margin)
         self.forwards[rows] += 1
         self.broken[rows] |= ~logits.isfinite().all(1)
         reached = (case.goal.reached(logits.argmax(1), logits) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
@@ -66,6 +79,14 @@ class Ledger:
         self.distance[rows] = distance[better]
         self.x_adv[rows] = x_adv[better]
         self.steps[rows] = self._taken[rows] + case.age[better]
+
+    def look_at(self, case: Case, gradient: Batch) -> None:
+        """Counts a backward pass, and whether its gradient can be followed."""
+        rows, tiny = case.index, torch.finfo(gradient.dtype).tiny
+        largest = gradient.flatten(1).abs().amax(1)  # nan where there is one; ten times as fast as the norm
+        self.backwards[rows] += 1
+        self.zero_gradients[rows] += largest < tiny
+        self.bad_gradients[rows] += ~largest.isfinite()
 
     def leave(self, case: Case, candidate: Batch) -> None:
         """Notes that these cases' attack has ended, and with what."""
@@ -95,9 +116,9 @@ class Door:
         x = self._case.threat.submit(x.detach(), self._case.x)
         logits, pull = self._ledger.oracle.vjp(x)
         self._ledger.record(self._case, x, logits)
+        return logits, partial(self._counted, pull)
 
-        def counted(cotangent: Logits) -> Batch:
-            self._ledger.backwards[self._case.index] += 1
-            return pull(cotangent)
-
-        return logits, counted
+    def _counted(self, pull: Callable[[Logits], Batch], cotangent: Logits) -> Batch:
+        gradient = pull(cotangent)
+        self._ledger.look_at(self._case, gradient)
+        return gradient

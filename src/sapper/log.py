@@ -5,6 +5,8 @@
     samples.parquet    one row per sample (SAMPLE);  samples.safetensors: its input, tensor "x"
     preflight.json     what the checks before the attacks found
     vulnerability.parquet   for targeted l0 runs: the adversarial distance of each case (VULNERABILITY)
+    doctor.json        what the doctor's probes of the unbroken samples gave (`Probe`)
+    learned/ATTACK.THREAT.safetensors        what an attack learned from other samples, before it attacked these
     shards/ATTACK.THREAT/00003.parquet       one row per case (CASE)
     shards/ATTACK.THREAT/00003.safetensors   its adversarial inputs, tensor "x_adv", in the order of the rows
     summary.json       written last (`Summary`)
@@ -54,6 +56,11 @@ CASE = {
     "steps": pl.Int64,  # of the attack behind the stored input
     "forwards": pl.Int64,
     "backwards": pl.Int64,
+    "zero_gradients": pl.Int64,  # backward passes that gave nothing to follow: zero, or lost in underflow
+    "bad_gradients": pl.Int64,  # backward passes that gave nan or infinity
+    "first_margin": pl.Float64,  # how far the goal is off in logits when the attack begins; below 0 it is reached
+    "best_margin": pl.Float64,  # the least of all that the attack asked; null where it asked nothing
+    "survives_8_bits": pl.Boolean,  # found, and still so as an 8-bit picture; null where not found or the data are none
     "clean_confidence": pl.Float64,
     "confidence": pl.Float64,  # probability of `prediction`
     "seconds": pl.Float64,  # this case's share of the time of its batches
@@ -113,6 +120,25 @@ class Finding(msgspec.Struct, frozen=True):
     verdict: str
     evidence: str
     remedy: str
+
+
+class Probe(msgspec.Struct, frozen=True):
+    """A short experiment on some cases that held, by which the doctor judges the attacks."""
+
+    name: str
+    """"more steps", "largest budget", "random noise", "square", "surrogate", "unrounded" or "step size"."""
+    threat: str
+    """Under which the cases held."""
+    attack: str
+    """What was run; of "step size" the attack that is judged."""
+    cases: int
+    """How many were probed."""
+    broken: int
+    """How many of them fell."""
+    value: float | None = None
+    """Of "step size": the step, in budgets. Null else."""
+    reach: float | None = None
+    """Of "step size": all steps together, in budgets. Null else."""
 
 
 class Summary(msgspec.Struct, frozen=True):
@@ -255,10 +281,33 @@ def case_folder(attack: str, threat: str) -> str:
 def read_cases(run: Path, folder: str) -> pl.DataFrame:
     """All rows of one `shards/` folder, in order, with `shard` and `row` saying where the adversarial input lies."""
     tables = [
-        read_table(path).with_columns(shard=pl.lit(path.stem), row=pl.int_range(pl.len()))
+        _complete(read_table(path)).with_columns(shard=pl.lit(path.stem), row=pl.int_range(pl.len()))
         for path in sorted((run / "shards" / folder).glob("*.parquet"))
     ]
     return pl.concat(tables) if tables else pl.DataFrame(schema={**CASE, "shard": pl.String, "row": pl.Int64})
+
+
+def _complete(table: pl.DataFrame) -> pl.DataFrame:
+    """With the columns that an earlier version did not write, null."""
+    return table.with_columns(
+        pl.lit(None, kind).alias(name) for name, kind in CASE.items() if name not in table.columns
+    )
+
+
+def read_probes(run: Path) -> list[Probe]:
+    """What doctor.json says; nothing where the run was asked not to probe."""
+    path = run / "doctor.json"
+    if not path.exists():
+        return []
+    with _whole(path):
+        return msgspec.json.decode(path.read_bytes(), type=list[Probe])
+
+
+def read_preflight(run: Path) -> list[Finding]:
+    """What the checks before the attacks found."""
+    path = run / "preflight.json"
+    with _whole(path):
+        return msgspec.json.decode(path.read_bytes(), type=list[Finding])
 
 
 def read_adversarial(run: Path, folder: str, shard: str) -> np.ndarray:

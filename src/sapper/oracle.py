@@ -6,6 +6,7 @@ threat-model taxonomy (Papernot et al. 2016, section II): labels, scores, or gra
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -66,12 +67,7 @@ class TorchOracle:
                 "the model's output does not depend on its input in a way that can be differentiated (detached, rounded "
                 "or computed outside torch): a gradient attack cannot see it; use one that needs scores or labels only."
             )
-
-        def pull(cotangent: Logits) -> Batch:
-            (gradient,) = torch.autograd.grad(logits, leaf, cotangent, retain_graph=True, allow_unused=True)
-            return torch.zeros_like(x) if gradient is None else gradient[: len(x)]
-
-        return logits.detach(), pull
+        return logits.detach(), partial(_pull, logits, leaf, len(x))
 
     def _ask(self, x: Batch) -> Logits:
         """The module's answer; what the user's own code raises becomes an error that says on what."""
@@ -104,6 +100,11 @@ def frozen(module: nn.Module) -> Iterator[nn.Module]:
             weight.requires_grad_(requires_grad)
         for part, mode in modes:
             part.training = mode
+
+
+def _pull(logits: Tensor, leaf: Tensor, rows: int, cotangent: Logits) -> Batch:
+    (gradient,) = torch.autograd.grad(logits, leaf, cotangent, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(leaf[:rows]) if gradient is None else gradient[:rows]
 
 
 def _padded(x: Batch) -> Tensor:

@@ -3,20 +3,29 @@
 What makes every later number meaningless is an error; what may is a `Finding` with its evidence and remedy.
 """
 
+import math
 from dataclasses import dataclass
 
+import msgspec
 import torch
 from torch import nn
 
 from sapper.data.dataset import Data
 from sapper.errors import DataError, ModelError
+from sapper.gradients import check_gradients
 from sapper.log import Finding
+from sapper.models.model import preprocessed
 from sapper.oracle import TorchOracle, frozen
+from sapper.remedies import Remedies
 from sapper.tensors import Batch, Labels, Logits, Scalars
 from sapper.threat import Threat
 
 _ROWS = 64  # enough to see whether answers repeat
+_LOOKED_AT = 128  # samples on which other normalisations are tried
 _SATURATED = 80  # a lead of logits whose exp(-lead) float32 just holds
+_USUAL = 10  # what a remedy makes of it
+CALLS = 8
+"""Of a randomised model, averaged into one answer."""
 _DEPEND_ON_MODE = (nn.modules.dropout._DropoutNd, nn.modules.batchnorm._BatchNorm)
 
 
@@ -29,9 +38,10 @@ class Preflight:
     confidence: Scalars
     accuracy: float
     findings: list[Finding]
+    remedies: Remedies
 
 
-def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int) -> Preflight:
+def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: bool = False) -> Preflight:
     """Runs the checks.
 
     Args:
@@ -39,6 +49,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int) -> Preflig
         data: The labels and bounds.
         x: The samples as they will be attacked, on the model's device and in its type.
         batch_size: Rows at once.
+        heal: Remedies will be applied to what the attacks are shown; else the findings say what could be done.
 
     Raises:
         ModelError: The model fails on these inputs, or its answers are not finite logits.
@@ -51,20 +62,29 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int) -> Preflig
         again = oracle.logits(x[:_ROWS])
         alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
     _check_finite(logits)
+    repeats = _repeats(logits[:_ROWS], again, heal=heal)
+    outputs, remedies = _outputs(logits, heal=heal)
+    is_random = repeats.verdict != "ok"
+    if heal and is_random:
+        remedies = msgspec.structs.replace(remedies, calls=CALLS)
     classes, top = logits.shape[1], int(data.y.max())
     if top >= classes:
         raise DataError(f"expected labels from 0 to {classes - 1}, the model has {classes} classes; got label {top}.")
     confidence, predictions = logits.softmax(1).amax(1), logits.argmax(1)  # softmax may tie where logits do not
     accuracy = float((predictions.cpu() == data.y).double().mean())
+    with frozen(module):
+        gradients = check_gradients(TorchOracle(remedies.applied(module)), x[:_ROWS], data.bounds, is_random=is_random)
+        better = None if is_random else _better(module, data, x)
     findings = [
         mode,
-        _repeats(logits[:_ROWS], again),
-        _rows_apart(logits[: len(alone)], alone),
-        _outputs(logits),
+        repeats,
+        _rows_apart(logits[: len(alone)], alone, is_random=is_random),
+        outputs,
+        gradients,
         _input_range(data),
-        _accuracy(accuracy, classes, len(x)),
+        _accuracy(accuracy, classes, len(x), better),
     ]
-    return Preflight(logits, predictions, confidence, accuracy, findings)
+    return Preflight(logits, predictions, confidence, accuracy, findings, remedies)
 
 
 def _check_finite(logits: Logits) -> None:
@@ -88,20 +108,24 @@ def _mode(module: nn.Module) -> Finding:
     )
 
 
-def _repeats(logits: Logits, again: Logits) -> Finding:
+def _repeats(logits: Logits, again: Logits, *, heal: bool) -> Finding:
     change = float((logits[: len(again)] - again).abs().max())
     if change <= 1e-4 * (1 + float(logits.abs().max())):
         return Finding("randomised output", "ok", f"the same inputs gave the same outputs (within {change:.1g})", "")
     flipped = float((logits.argmax(1) != again.argmax(1)).double().mean())
+    average = f"the attacks were shown the mean of {CALLS} calls, which are counted; " if heal else ""
     return Finding(
         "randomised output",
         "warning",
         f"a second pass moved the logits by up to {change:.3g} and changed {flipped:.1%} of the predictions",
-        "robustness figures of a randomised model are too good unless the attack averages over its noise; judge with care",
+        f"{average}robustness figures of a randomised model are too good unless the attack averages over its noise: judge "
+        "with care, and audit the model without its noise too",
     )
 
 
-def _rows_apart(together: Logits, alone: Logits) -> Finding:
+def _rows_apart(together: Logits, alone: Logits, *, is_random: bool) -> Finding:
+    if is_random:
+        return Finding("rows are independent", "note", "not looked at, as outputs are random", "see randomised output")
     change = float((together - alone).abs().max())
     if change <= 1e-3 * (1 + float(together.abs().max())):
         return Finding("rows are independent", "ok", "a sample alone gets the answer it gets in a batch", "")
@@ -113,27 +137,36 @@ def _rows_apart(together: Logits, alone: Logits) -> Finding:
     )
 
 
-def _outputs(logits: Logits) -> Finding:
-    sums = logits.sum(1)
-    if bool(((logits >= 0) & (logits <= 1)).all()) and bool((sums - 1).abs().max() < 1e-3):
-        return Finding(
-            "outputs are logits",
-            "warning",
+def _outputs(logits: Logits, *, heal: bool) -> tuple[Finding, Remedies]:
+    """What kind of outputs these are, and what attacks shall be shown instead."""
+    name, verdict = "outputs are logits", "note" if heal else "warning"
+    if bool(((logits >= 0) & (logits <= 1)).all()) and bool((logits.sum(1) - 1).abs().max() < 1e-3):
+        finding = Finding(
+            name,
+            verdict,
             "all outputs lie in [0, 1] and sum to 1: they look like probabilities",
-            "return logits, without the softmax: it flattens the gradients that attacks follow, and hides weakness",
+            ("the attacks were shown their logarithms; better still " if heal else "")
+            + "return logits, without the softmax: it flattens the gradients that attacks follow, and hides weakness",
         )
+        return finding, Remedies(logarithm=heal)
     first, second = logits.topk(2, dim=1).values.unbind(1)
     saturated = float((first - second > _SATURATED).double().mean())
-    if saturated > 0.01:
-        return Finding(
-            "outputs are logits",
-            "warning",
-            f"on {saturated:.1%} of the samples the largest logit leads by more than {_SATURATED}",
-            "the gradient of cross-entropy underflows there and attacks by it fail: divide the logits by a number, which "
-            "changes no prediction, or attack with loss=margin",
-        )
-    low, high = float(logits.min()), float(logits.max())
-    return Finding("outputs are logits", "ok", f"outputs from {low:.3g} to {high:.3g}", "")
+    if saturated <= 0.01:
+        low, high = float(logits.min()), float(logits.max())
+        return Finding(name, "ok", f"outputs from {low:.3g} to {high:.3g}", ""), Remedies()
+    scale = 2.0 ** round(math.log2(float((first - second).quantile(0.9)) / _USUAL))
+    finding = Finding(
+        name,
+        verdict,
+        f"on {saturated:.1%} of the samples the largest logit leads by more than {_SATURATED}",
+        "the gradient of cross-entropy underflows there and attacks by it fail: "
+        + (
+            f"the attacks were shown the logits divided by {scale:g}, which changes no prediction"
+            if heal
+            else "divide the logits by a number, which changes no prediction, or attack with loss=margin"
+        ),
+    )
+    return finding, Remedies(scale=scale if heal else 1.0)
 
 
 def _input_range(data: Data) -> Finding:
@@ -147,8 +180,16 @@ def _input_range(data: Data) -> Finding:
     )
 
 
-def _accuracy(accuracy: float, classes: int, samples: int) -> Finding:
+def _accuracy(accuracy: float, classes: int, samples: int, better: tuple[float, float, str] | None) -> Finding:
     evidence = f"{accuracy:.1%} of {samples} clean samples are right"
+    if better:
+        there, here, options = better
+        return Finding(
+            "clean accuracy",
+            "warning",
+            f"{evidence}; of the first {_LOOKED_AT}, {here:.1%} as they are and {there:.1%} when shown with {options}",
+            f"the normalisation is missing or another one: audit with {options}, or put it into the model",
+        )
     if accuracy > 2 / classes or accuracy >= 0.9:
         return Finding("clean accuracy", "ok", evidence, "")
     return Finding(
@@ -157,6 +198,38 @@ def _accuracy(accuracy: float, classes: int, samples: int) -> Finding:
         f"{evidence}, where guessing gives {1 / classes:.1%}",
         "check the normalisation (--mean, --std), the input range and the order of the classes",
     )
+
+
+def _better(module: nn.Module, data: Data, x: Batch) -> tuple[float, float, str] | None:
+    """A usual normalisation with which a doubtful model does far better: its accuracy, that without, and its options."""
+    x, label = x[:_LOOKED_AT], data.y[:_LOOKED_AT].to(x.device)
+
+    def right(mean: tuple[float, ...], std: tuple[float, ...]) -> float:
+        logits = TorchOracle(preprocessed(module, mean, std, None).to(x.device)).logits(x)
+        return float((logits.argmax(1) == label).double().mean())
+
+    here = right((0.0,), (1.0,))
+    if here >= 0.9:
+        return None
+    tried = {options: right(*options) for options in _normalisations(data)}
+    (mean, std), there = max(tried.items(), key=lambda one: one[1])
+    if there < here + 0.1 or 1 - there > (1 - here) / 2:
+        return None
+    return there, here, f"--mean {' '.join(f'{v:.4g}' for v in mean)} --std {' '.join(f'{v:.4g}' for v in std)}"
+
+
+def _normalisations(data: Data) -> list[tuple[tuple[float, ...], tuple[float, ...]]]:
+    """Usual ones, as mean and standard deviation: to [-1, 1], from and to 0..255, of these data, of ImageNet."""
+    lower, upper = data.bounds
+    axes = (0, *range(2, data.x.ndim))
+    mean = data.x.mean(axes) if data.x.ndim > 2 else data.x.mean()[None]
+    std = (data.x.std(axes) if data.x.ndim > 2 else data.x.std()[None]).clamp_min(1e-3)
+    found = [((0.0,), (1 / 255,)), ((0.0,), (255.0,)), (tuple(mean.tolist()), tuple(std.tolist()))]
+    if math.isfinite(upper - lower):
+        found.append((((lower + upper) / 2,), ((upper - lower) / 2,)))
+    if len(mean) == 3 and data.bounds == (0.0, 1.0):
+        found.append(((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    return found
 
 
 def clean_inputs(data: Data, threat: Threat, module: nn.Module, device: torch.device) -> Batch:

@@ -6,32 +6,37 @@ So a run that was stopped at any moment goes on with the same command, and ends 
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import polars as pl
 import torch
 from rich.console import Console
-from torch import Tensor
+from torch import Tensor, nn
 
-from sapper import catalogue, log, noise
+from sapper import catalogue, log, noise, rows
 from sapper.adversarial_distance import adversarial_distance
 from sapper.attack import Attack, Cascade, misfit
 from sapper.checks import check_options
 from sapper.data.dataset import Data
 from sapper.environment import describe
 from sapper.errors import ModelError, RunError, UsageError
-from sapper.goal import Goal, GoalSpec, Untargeted
+from sapper.goal import GoalSpec, Untargeted
+from sapper.learning import check_lesson, learned
 from sapper.models.model import Model
 from sapper.oracle import TorchOracle, frozen
 from sapper.preflight import Preflight, clean_inputs, inspect
+from sapper.probes import View, probe
 from sapper.progress import CaseProgress
-from sapper.scheduler import Crafted, craft_cases, measure_batch, usual_batch
+from sapper.remedies import Remedies
+from sapper.rows import Cases
+from sapper.scheduler import craft_cases, measure_batch, usual_batch
 from sapper.spec import Spec, differences, from_plain
 from sapper.summary import summarise
-from sapper.tensors import Batch, Counts, Labels, take
-from sapper.threat import NORMS, Threat, norm
+from sapper.tensors import Batch, Labels, take
+from sapper.threat import Threat
 
 _SHARD_CASES = 2048
 _SHARD_BYTES = 256 << 20
@@ -47,15 +52,6 @@ class Job:
     @property
     def folder(self) -> str:
         return log.case_folder(str(self.attack), str(self.threat))
-
-
-@dataclass(frozen=True)
-class Cases:
-    """All cases of a run, the same for every job: which sample, with which goal, from which random key."""
-
-    sample: Counts
-    goal: Goal
-    key: Counts
 
 
 def jobs(spec: Spec) -> list[Job]:
@@ -120,21 +116,28 @@ def audit(
     work = jobs(spec)
     for job in work:
         check_options(job.attack, job.threat, data.shape)
+        check_lesson(job.attack, spec.goal)
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)
-    before = inspect(module, data, x, spec.batch_size or usual_batch(x))
+    before = inspect(module, data, x, spec.batch_size or usual_batch(x), heal=_may_heal(spec))
     cases = _cases(spec, data.y.to(device), before)
     run = out or Path("runs") / f"{model.name}-{data.name}-{spec.digest()}"
     _open(run, spec)
     with frozen(module):
-        oracle = TorchOracle(module)
-        size = _batch_size(run, spec, model, data, work, oracle, x)
+        view = _view(run, spec, model, data, work, module, x, before.remedies)
         _write_samples(run, data, x, before)
+        work = [
+            replace(job, attack=learned(run, job.attack, job.threat, view.shown, spec, data, device)) for job in work
+        ]
         with CaseProgress(console) as progress:
-            for job in work:
-                _run_job(run, job, oracle, x, cases, before, spec, size, progress)
+            news = [_run_job(run, job, view, x, cases, before, spec, progress) for job in work]
             if any(job.threat.p == 0 for job in work):
-                _write_vulnerability(run, oracle, x, cases, size, progress)
+                _write_vulnerability(run, view, x, cases, progress)
+            if spec.doctor and (any(news) or not (run / "doctor.json").exists()):
+                found = probe(
+                    run, [(job.attack, job.threat, job.folder) for job in work], view, x, cases, spec, progress
+                )
+                log.write_json(run / "doctor.json", found)
     summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work])
     log.write_json(run / "summary.json", summary)
     return run, summary
@@ -165,13 +168,24 @@ def _open(run: Path, spec: Spec) -> None:
         )
 
 
-def _batch_size(run: Path, spec: Spec, model: Model, data: Data, work: list[Job], oracle: TorchOracle, x: Batch) -> int:
-    """Writes environment.json once, with the batch size that all of the run's shards use."""
+def _may_heal(spec: Spec) -> bool:
+    """Not for goals that are about the outputs themselves."""
+    return spec.doctor and not spec.goal.strip().lower().startswith("confidence")
+
+
+def _view(
+    run: Path, spec: Spec, model: Model, data: Data, work: list[Job], module: nn.Module, x: Batch, remedies: Remedies
+) -> View:
+    """The model as it is attacked and judged. Writes environment.json once, with what all of the run's shards use."""
     if not (known := log.read_environment(run)):
-        size = spec.batch_size or measure_batch(oracle, x, Untargeted(data.y.to(x.device)))
+        remedies = msgspec.structs.replace(remedies, calls=1) if spec.queries else remedies
+        healed = TorchOracle(remedies.applied(module))
+        size = spec.batch_size or measure_batch(healed, x, Untargeted(data.y.to(x.device)))
         known = describe(spec, model, data, x, [job.attack for job in work], size)
+        known["remedies"] = msgspec.to_builtins(remedies)
         log.write_json(run / "environment.json", known)
-    return known["batch_size"]
+    remedies = msgspec.convert(known.get("remedies", {}), Remedies)
+    return View(TorchOracle(module), TorchOracle(remedies.applied(module)), remedies.calls, known["batch_size"])
 
 
 def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
@@ -196,9 +210,7 @@ def _array(x: Batch) -> np.ndarray:
     return (x.float() if x.dtype == torch.bfloat16 else x).cpu().numpy()
 
 
-def _write_vulnerability(
-    run: Path, oracle: TorchOracle, x: Batch, cases: Cases, size: int, progress: CaseProgress
-) -> None:
+def _write_vulnerability(run: Path, view: View, x: Batch, cases: Cases, progress: CaseProgress) -> None:
     """What the saliency maps of the clean samples foretell, where the goal names targets."""
     path, target = run / "vulnerability.parquet", cases.goal.targets()
     if target is None or path.exists():
@@ -206,7 +218,7 @@ def _write_vulnerability(
     progress.begin("adversarial distance", len(cases.sample), found=False)
     try:
         single, pairs = adversarial_distance(
-            oracle, x, cases.sample, cases.goal, size, lambda done: progress.step(done, 0)
+            view.model, x, cases.sample, cases.goal, view.size, lambda done: progress.step(done, 0)
         )
     except (ModelError, RuntimeError):  # no derivative: the attacks' rows say so
         return
@@ -221,20 +233,22 @@ def _write_vulnerability(
 
 
 def _run_job(
-    run: Path, job: Job, oracle: TorchOracle, x: Batch, cases: Cases, before: Preflight, spec: Spec, size: int,
-    progress: CaseProgress,
-) -> None:  # fmt: skip
-    total = len(cases.sample)
+    run: Path, job: Job, view: View, x: Batch, cases: Cases, before: Preflight, spec: Spec, progress: CaseProgress
+) -> bool:
+    """Computes the shards that are not there; says whether there were any."""
+    total, news = len(cases.sample), False
     rows_each = max(1, min(_SHARD_CASES, _SHARD_BYTES // (x[0].numel() * x.element_size())))
     progress.begin(f"{job.attack} {job.threat}", total)
     for number in range(math.ceil(total / rows_each)):
         shard = run / "shards" / job.folder / f"{number:05}.parquet"
         part = take(cases, slice(number * rows_each, (number + 1) * rows_each))
         if not _done(shard):
-            table, x_adv = _run_shard(job, oracle, x, part, before, spec, size, progress)
+            news = True
+            table, x_adv = _run_shard(job, view, x, part, before, spec, progress)
             log.write_tensors(shard.with_suffix(".safetensors"), {"x_adv": _array(x_adv)})
             log.write_table(shard, table)
         progress.finish_shard(len(part.sample), int(log.read_table(shard)["found"].sum()))
+    return news
 
 
 def _done(shard: Path) -> bool:
@@ -244,53 +258,21 @@ def _done(shard: Path) -> bool:
 
 
 def _run_shard(
-    job: Job, oracle: TorchOracle, x: Batch, part: Cases, before: Preflight, spec: Spec, size: int,
-    progress: CaseProgress,
-) -> tuple[pl.DataFrame, Tensor]:  # fmt: skip
-    clean = x[part.sample]
+    job: Job, view: View, x: Batch, part: Cases, before: Preflight, spec: Spec, progress: CaseProgress
+) -> tuple[pl.DataFrame, Tensor]:
+    clean, nothing = x[part.sample], [None] * len(part.sample)
     try:
         crafted = craft_cases(
-            oracle, job.attack, clean, part.goal, job.threat, part.key,
-            queries=spec.queries, batch_size=size, progress=progress.step,
+            view.shown, job.attack, clean, part.goal, job.threat, part.key,
+            queries=spec.queries, batch_size=view.size, progress=progress.step, judge=view.model,
         )  # fmt: skip
+        stored = rows.survives(view.model, job.threat, clean, part.goal, crafted, view.size)
     except torch.OutOfMemoryError as error:
         raise RunError(
-            f"{x.device} has no memory for {size} rows at once: give a --batch-size below, and another --out."
+            f"{x.device} has no memory for {view.size} rows at once: give a --batch-size below, and another --out."
         ) from error
     except (ModelError, RuntimeError) as error:  # RuntimeError: how torch says that an operation has no derivative
-        return _rows(part, before, None, clean, clean, str(error).partition("\n")[0]), clean
-    return _rows(part, before, crafted, clean, crafted.x_adv, "the model answered with nan or infinity"), crafted.x_adv
-
-
-def _rows(
-    part: Cases, before: Preflight, crafted: Crafted | None, clean: Batch, x_adv: Batch, error: str
-) -> pl.DataFrame:
-    """One row a case; where it could not be run, what is not known is null."""
-    target, known = part.goal.targets(), {}
-    ran = [False] * len(clean)
-    if crafted is not None:
-        ran = (~crafted.broken).tolist()
-        known = {
-            "prediction": crafted.predictions,
-            "found": crafted.found,
-            "distance": crafted.distance,
-            "steps": crafted.steps,
-            "forwards": crafted.forwards,
-            "backwards": crafted.backwards,
-            "confidence": crafted.confidence,
-            "seconds": crafted.seconds,
-        }
-        known |= {name: norm(x_adv.double() - clean.double(), p) for name, p in NORMS.items()}
-    nothing = [None] * len(clean)
-    columns = {
-        "sample": part.sample.tolist(),
-        "label": part.goal.label.tolist(),
-        "target": nothing if target is None else target.tolist(),
-        "clean_prediction": before.predictions[part.sample].tolist(),
-        "clean_confidence": before.confidence[part.sample].tolist(),
-        "error": [None if ok else error for ok in ran],
-    }
-    for name in log.CASE.keys() - columns.keys():
-        values = known[name].tolist() if name in known else nothing
-        columns[name] = [value if ok and value == value else None for ok, value in zip(ran, values, strict=True)]
-    return pl.DataFrame({name: columns[name] for name in log.CASE}, schema=log.CASE)
+        return rows.table(part, before, None, clean, nothing, str(error).partition("\n")[0]), clean
+    crafted = replace(crafted, forwards=view.calls * crafted.forwards, backwards=view.calls * crafted.backwards)
+    table = rows.table(part, before, crafted, clean, stored, "the model answered with nan or infinity")
+    return table, crafted.x_adv

@@ -51,6 +51,14 @@ class Crafted:
     """This case's share of the time of its batches."""
     broken: Mask
     """The model answered with nan or infinity on the way, so the case is not valid."""
+    zero_gradients: Counts
+    """Backward passes that gave nothing to follow: all zero, or lost in underflow."""
+    bad_gradients: Counts
+    """Backward passes that gave nan or infinity."""
+    first_margin: Scalars
+    """The goal's margin at the attack's first question; below 0 where it is reached."""
+    best_margin: Scalars
+    """The least margin of all that the attack asked."""
 
 
 def craft(
@@ -129,8 +137,12 @@ def craft_cases(
     queries: int | None = None,
     batch_size: int | None = None,
     progress: Progress | None = None,
+    judge: GradientOracle | None = None,
 ) -> Crafted:
-    """`craft` behind the model's door: rows with their goals and keys, on the oracle's device."""
+    """`craft` behind the model's door: rows with their goals and keys, on the oracle's device.
+
+    What came of it is judged by the same door, unless the attacks are shown the model in another form (`judge`).
+    """
     require_positive("queries", queries)
     require_positive("batch_size", batch_size)
     check_options(attack, threat, x.shape[1:])
@@ -147,7 +159,7 @@ def craft_cases(
         _craft_part(attack, cases[worker], ledgers[worker], math.ceil(size / count), tell)
 
     side_by_side(work, count, progress)
-    judged = [_judge(oracle, case, ledger, size) for case, ledger in zip(cases, ledgers, strict=True)]
+    judged = [_judge(judge or oracle, case, ledger, size) for case, ledger in zip(cases, ledgers, strict=True)]
     if count == 1:
         return judged[0]
     order = torch.cat([index[first::count] for first in range(count)]).argsort()
@@ -159,7 +171,7 @@ def _craft_part(attack: Attack | Cascade, case: Case, ledger: Ledger, size: int,
     every = stages(attack, case.threat)
     for number, stage in enumerate(every, 1):
         left = case if number == 1 else take(case, ~ledger.closed(case))
-        left = replace(left, key=noise.mix(left.key + number - 1))
+        left = replace(left, goal=stage.aim(left.goal), key=noise.mix(left.key + number - 1))
         _loop(stage, left, ledger, size, progress, first=number == 1, last=number == len(every))
 
 
@@ -230,8 +242,11 @@ def _loop(
 
 
 def _look_at_clean(case: Case, start: Batch, ledger: Ledger) -> None:
-    """A sample whose clean input already reaches the goal is won as it is; an attack that starts elsewhere would miss it."""
-    elsewhere = take(case, (start != case.x).flatten(1).any(1))
+    """A sample whose clean input already reaches the goal is won as it is; an attack that starts elsewhere would miss it.
+
+    Unless the attack has asked already.
+    """
+    elsewhere = take(case, (start != case.x).flatten(1).any(1) & ~ledger.closed(case))
     if len(elsewhere.index):
         ledger.door(elsewhere).logits(elsewhere.x)
 
@@ -269,4 +284,8 @@ def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Cra
         backwards=ledger.backwards,
         seconds=ledger.seconds,
         broken=~finite,
+        zero_gradients=ledger.zero_gradients,
+        bad_gradients=ledger.bad_gradients,
+        first_margin=ledger.first_margin,
+        best_margin=ledger.best_margin,
     )

@@ -29,6 +29,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     queries: int | None = None
     batch_size: int | None = None
     """Rows at once; measured where not given."""
+    doctor: bool = True
+    """Models that hide their gradients are attacked with remedies, and what held is probed."""
     model_digest: str = ""
     data_digest: str = ""
 
@@ -87,4 +89,4 @@ def command(spec: Spec) -> str:
             value = plain[key]
             values = value if isinstance(value, list | tuple) else [value]
             words += [f"--{key.replace('_', '-')}", *map(str, values)]
-    return shlex.join(words)
+    return shlex.join(words if spec.doctor else [*words, "--no-doctor"])

@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import msgspec
 import polars as pl
 
-from sapper import log
+from sapper import doctor, log
 from sapper.statistics import mean_or_none, median_with_failures, unbroken, wilson
 
 
@@ -21,7 +20,6 @@ def summarise(run: Path, model: str, data: str, goal: str, work: list[tuple[str,
     """
     samples = log.read_samples(run)
     cases = {folder: log.read_cases(run, folder) for _, _, folder in work}
-    findings = msgspec.json.decode((run / "preflight.json").read_bytes(), type=list[log.Finding])
     results = [_result(samples, cases[folder], attack, threat, goal) for attack, threat, folder in work]
     threats = list(dict.fromkeys(threat for _, threat, _ in work))
     worst = [
@@ -30,7 +28,6 @@ def summarise(run: Path, model: str, data: str, goal: str, work: list[tuple[str,
     ]
     right = (samples["label"] == samples["clean_prediction"]).mean()
     assert isinstance(right, float)
-    errors = [_errors(attack, threat, cases[folder]) for attack, threat, folder in work]
     return log.Summary(
         model=model,
         data=data,
@@ -38,7 +35,7 @@ def summarise(run: Path, model: str, data: str, goal: str, work: list[tuple[str,
         results=results,
         worst_case=worst,
         certified=[],
-        findings=findings + [finding for finding in errors if finding],
+        findings=doctor.examine(run, work),
     )
 
 
@@ -74,15 +71,3 @@ def _robust(samples: pl.DataFrame, cases: pl.DataFrame) -> tuple[int, int]:
     """How many samples are right and unbroken, of how many that the goal applies to."""
     attacked = samples.filter(pl.col("sample").is_in(cases["sample"].unique().implode()))
     return int(unbroken(attacked, cases).sum()), len(attacked)
-
-
-def _errors(attack: str, threat: str, cases: pl.DataFrame) -> log.Finding | None:
-    failed = cases["error"].drop_nulls()
-    if not len(failed):
-        return None
-    return log.Finding(
-        "cases that could not be run",
-        "warning",
-        f"{len(failed)} of {len(cases)} cases of {attack} under {threat}: {failed[0].rstrip('.')}",
-        "they count as not robust; mend the cause and audit again",
-    )

@@ -17,6 +17,7 @@ Flags = Bool[Tensor, "rows features"]
 Logits = Float[Tensor, "rows classes"]
 Scalars = Float[Tensor, " rows"]
 Labels = Int[Tensor, " rows"]
+LabelSets = Int[Tensor, "rows ranks"]
 Counts = Int[Tensor, " rows"]
 Mask = Bool[Tensor, " rows"]
 
@@ -39,6 +40,11 @@ def take(record: Record, rows: Tensor | slice) -> Record:
 def join(first: Record, second: Record) -> Record:
     """The rows of `first`, then those of `second`."""
     return _map([first, second], torch.cat)
+
+
+def choose(rows: Tensor, first: Record, second: Record) -> Record:
+    """Row by row: `first` where the flag is set, else `second`."""
+    return _map([first, second], lambda tensors: torch.where(per_row(rows, tensors[0]), *tensors))
 
 
 def _map(records: list[Any], function: Any) -> Any:

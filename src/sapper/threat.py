@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
+from torch import Tensor
 from torch.nn.functional import pad
 
 from sapper import noise
@@ -70,6 +71,11 @@ class Threat:
         """The width of the box."""
         return self.upper - self.lower
 
+    @property
+    def unit(self) -> float:
+        """What changes are large or small compared to: the width of the box, or 1 where it has no bounds."""
+        return self.width if math.isfinite(self.width) else 1.0
+
     def budget(self, features: int) -> float:
         """The budget for an input of so many features; without one, infinite (in l0: every feature)."""
         if self.eps is None:
@@ -118,33 +124,44 @@ class Threat:
 
     def project(self, x_adv: Batch, x: Batch) -> Batch:
         """The nearest point (Euclidean) of ball and box together."""
-        budget = self.budget(x[0].numel())
+        return self.within(x_adv, x, self.budget(x[0].numel()))
+
+    def within(self, x_adv: Batch, x: Batch, radius: float | Scalars) -> Batch:
+        """`project` for a ball of another radius, which may be each row's own."""
+        each = per_row(radius, x) if isinstance(radius, Tensor) else radius
         if self.p == math.inf:
-            return (x - budget).clamp_(min=x_adv).clamp_(max=x + budget).clamp_(self.lower, self.upper)
-        if budget == math.inf:
+            return (x - each).clamp_(min=x_adv).clamp_(max=x + each).clamp_(self.lower, self.upper)
+        if not isinstance(radius, Tensor) and radius == math.inf:
             return self.clip(x_adv)
         clipped = self.clip(x_adv)
-        over = self.distance(clipped, x) > budget
+        over = self.distance(clipped, x) > radius
         if not bool(over.any()):
             return clipped
         start = x.flatten(1)
         wanted = x_adv.flatten(1) - start
         room = torch.where(wanted > 0, self.upper - start, start - self.lower).clamp_min(0)
+        budget = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x))
         size = _within[self.p](wanted.abs(), room, budget)
         if self.p:  # what rounding left over
-            size = size * (budget / norm(size, self.p).clamp_min(budget))[:, None]
+            size = size * (budget / norm(size, self.p).clamp_min(budget).clamp_min(torch.finfo(x.dtype).tiny))[:, None]
         inside = self.clip((start + wanted.sign() * size).reshape(x.shape))
         return torch.where(per_row(over, x), inside, clipped)
 
-    def descend(self, x: Batch, gradient: Batch, size: float) -> Batch:
-        """The step of length `size` from `x` along which a linear function falls most, in this norm.
+    def farthest(self, x: Batch) -> Scalars:
+        """How far from each row the box reaches; without bounds, infinite."""
+        return norm(torch.maximum(x - self.lower, self.upper - x), self.p)
+
+    def descend(self, x: Batch, gradient: Batch, size: float | Scalars) -> Batch:
+        """The step of length `size` (a row each, if not l0) from `x` along which a linear function falls most, in this norm.
 
         linf and l2: the textbook step, then clipped. l1 and l0, where that step would leave the box at once, fill the
         features of steepest fall up to the box until the length is spent; in l0 that is one feature at least. A row
         without a gradient stays.
         """
+        if isinstance(size, Tensor):
+            size = per_row(size, x if self.p in (2, math.inf) else x.flatten(1))
         if self.p == math.inf:
-            return torch.add(x, gradient.sign(), alpha=-size).clamp_(self.lower, self.upper)
+            return torch.sub(x, gradient.sign() * size).clamp_(self.lower, self.upper)
         g = gradient.flatten(1)
         g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # no underflow in what follows
         if self.p == 2:
@@ -189,7 +206,7 @@ def _unit(direction: Flat) -> Flat:
     return direction / direction.norm(dim=1, keepdim=True)
 
 
-def _l2_within(wanted: Flat, room: Flat, budget: float) -> Flat:
+def _l2_within(wanted: Flat, room: Flat, budget: Scalars) -> Flat:
     """min(s·wanted, room) with the s <= 1 that spends the budget: the nearest point of l2 ball and box.
 
     From the Lagrangian: the nearest point is clip(x + wanted / (1 + λ)). The squared length in s is piecewise quadratic
@@ -200,14 +217,15 @@ def _l2_within(wanted: Flat, room: Flat, budget: float) -> Flat:
     stuck = pad(room.gather(1, order).square().cumsum(1), (1, 0))  # of the first 0, 1, 2, … features
     free = pad(wanted.gather(1, order).square(), (0, 1)).flip(1).cumsum(1).flip(1)  # of the rest, without cancellation
     length = stuck[:, 1:] + torch.where(free[:, 1:] > 0, joint.square() * free[:, 1:], 0)
-    below = (length < budget**2) & joint.isfinite()
+    area = budget.square()[:, None]
+    below = (length < area) & joint.isfinite()
     passed = below.sum(1, keepdim=True)  # joints below the s we look for
-    left = (budget**2 - stuck.gather(1, passed)).clamp_min(0)
+    left = (area - stuck.gather(1, passed)).clamp_min(0)
     s = (left / free.gather(1, passed).clamp_min(torch.finfo(wanted.dtype).tiny)).sqrt()
     return torch.minimum(s * wanted, room)
 
 
-def _l1_within(wanted: Flat, room: Flat, budget: float) -> Flat:
+def _l1_within(wanted: Flat, room: Flat, budget: Scalars) -> Flat:
     """clamp(wanted − λ, 0, room) with the λ that spends the budget: the nearest point of l1 ball and box.
 
     The length is piecewise linear in λ: a feature enters at λ = wanted and is full at λ = wanted − room.
@@ -217,17 +235,19 @@ def _l1_within(wanted: Flat, room: Flat, budget: float) -> Flat:
     slope = torch.cat([torch.ones_like(enters), -torch.ones_like(fills)], 1).gather(1, order).cumsum(1)
     gap = levels[:, :-1] - levels[:, 1:]
     length = pad((slope[:, :-1] * gap).cumsum(1), (1, 0))
-    at = ((length < budget).sum(1, keepdim=True) - 1).clamp_min(0)  # the last level before the budget is spent
-    lam = levels.gather(1, at) - (budget - length.gather(1, at)) / slope.gather(1, at).clamp_min(1)
+    at = ((length < budget[:, None]).sum(1, keepdim=True) - 1).clamp_min(0)  # the last level before the budget is spent
+    lam = levels.gather(1, at) - (budget[:, None] - length.gather(1, at)) / slope.gather(1, at).clamp_min(1)
     return torch.minimum((wanted - lam).clamp_min(0), room)
 
 
-def _l0_within(wanted: Flat, room: Flat, budget: float) -> Flat:
+def _l0_within(wanted: Flat, room: Flat, budget: Scalars) -> Flat:
     """Keeps the features whose loss would move the point most."""
     kept = torch.minimum(wanted, room)
     gain = wanted.square() - (wanted - kept).square()
-    count = min(math.floor(budget), wanted.shape[1])
-    return torch.zeros_like(kept).scatter(1, top := gain.topk(count, dim=1).indices, kept.gather(1, top))
+    most = min(int(budget.amax()), wanted.shape[1])
+    top = gain.topk(most, dim=1).indices
+    rank = torch.arange(most, device=wanted.device)
+    return torch.zeros_like(kept).scatter(1, top, kept.gather(1, top) * (rank < budget.floor()[:, None]))
 
 
 _within = {0.0: _l0_within, 1.0: _l1_within, 2.0: _l2_within}

@@ -3,9 +3,12 @@ import torch
 from torch import Tensor, nn
 
 import sapper
+from sapper import catalogue, noise
 from sapper.attacks.bim import BIM
 from sapper.attacks.mifgsm import MIFGSM
+from sapper.errors import ModelError, UsageError
 from sapper.goal import Untargeted
+from sapper.input_diversity import resized, smoothed
 from sapper.oracle import TorchOracle
 from sapper.threat import Threat
 from toys import case_of, linear, network, predict, samples
@@ -130,3 +133,131 @@ def test_single_coordinates_without_gradient_give_no_nan_in_l2() -> None:
     x = torch.full((1, 3), 0.2)
     result = sapper.craft(model, x, torch.tensor([0]), attack="mifgsm", threat="l2:0.5")
     torch.testing.assert_close(result.x_adv, torch.tensor([[0.2, 0.5, 0.6]]))
+
+
+IMAGES = torch.rand(6, 2, 8, 9, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+VIEWER = network((2, 8, 9), seed=3, dtype=torch.float64)
+ANSWERS = predict(VIEWER, IMAGES)
+
+
+def image_case(threat: str = "linf:0.1"):
+    return case_of(IMAGES, Threat.parse(threat), Untargeted(ANSWERS))
+
+
+@pytest.mark.parametrize("off", [{"smallest": 0.5}, {"smoothing": 1}, {"diversity": 1.0, "smallest": 1.0}])
+def test_an_aid_without_effect_leaves_the_attack_as_it_is(off: dict) -> None:
+    plain, other = states(image_case(), VIEWER), states(image_case(), VIEWER, **off)
+    torch.testing.assert_close(other[-1].x_adv, plain[-1].x_adv)
+    torch.testing.assert_close(other[-1].momentum, plain[-1].momentum)
+
+
+@pytest.mark.parametrize("aid", [{"nesterov": True}, {"diversity": 1.0, "smallest": 0.5}, {"smoothing": 3}])
+@pytest.mark.parametrize("threat", ["linf:0.1", "l2:0.5"])
+def test_an_aid_changes_the_way_but_not_the_budget(aid: dict, threat: str) -> None:
+    plain, other = states(image_case(threat), VIEWER)[-1], states(image_case(threat), VIEWER, **aid)[-1]
+    assert (other.x_adv != plain.x_adv).any()
+    assert image_case(threat).threat.legal(other.x_adv, IMAGES).all()
+    assert other.momentum.isfinite().all()
+
+
+def test_nesterov_takes_the_gradient_a_step_ahead_as_the_authors_code_does() -> None:
+    """x_nes = x + α·μ·g with gradients divided by the mean of their sizes."""
+    case = image_case()
+    x_adv, momentum = IMAGES, torch.zeros_like(IMAGES)
+    for _ in range(3):
+        leaf = (x_adv + 0.1 / 3 * 0.7 * momentum).clamp(0, 1).requires_grad_()
+        loss = -VIEWER(leaf).log_softmax(1)[torch.arange(6), ANSWERS].sum()
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        momentum = 0.7 * momentum + gradient / gradient.abs().mean((1, 2, 3), keepdim=True)
+        x_adv = (x_adv + 0.1 / 3 * momentum.sign()).clamp(IMAGES - 0.1, IMAGES + 0.1).clamp(0, 1)
+    state = states(case, VIEWER, steps=3, nesterov=True, decay=0.7)[-1]
+    torch.testing.assert_close(state.x_adv, x_adv)
+
+
+def test_without_momentum_there_is_nothing_ahead() -> None:
+    plain, ahead = (states(image_case(), VIEWER, decay=0.0, nesterov=on)[-1] for on in (False, True))
+    assert torch.equal(ahead.x_adv, plain.x_adv)
+
+
+def test_smoothing_is_the_mean_over_shifted_gradients() -> None:
+    """A single derivative becomes the kernel: a Gaussian from -3 to 3 standard deviations, 1 in sum, each colour for itself."""
+    gradient = torch.zeros(2, 3, 9, 9, dtype=torch.float64)
+    gradient[1, 2, 4, 4] = 2.0
+    line = torch.exp(-(torch.tensor([-3.0, -1.5, 0.0, 1.5, 3.0], dtype=torch.float64) ** 2) / 2)
+    line /= line.sum()
+    result = smoothed(gradient, 5)
+    torch.testing.assert_close(result[1, 2, 2:7, 2:7], 2 * line[:, None] * line)
+    torch.testing.assert_close(result.sum(), gradient.sum())
+    assert not result[0].any()
+    assert not result[1, :2].any()
+
+
+def keys(rows: int):
+    index = torch.arange(rows)
+    return noise.keys(0, index), torch.zeros_like(index)
+
+
+def test_a_resized_picture_is_the_whole_one_made_smaller_on_an_empty_one() -> None:
+    x = torch.arange(1, 101, dtype=torch.float64).reshape(1, 1, 10, 10).repeat(400, 1, 1, 1)
+    view = resized(x, *keys(400), 1.0, 0.5)
+    shown = view.apply(x, 0.0)
+    filled = (shown > 0).any(3).sum((1, 2))
+    assert set(filled.tolist()) == {5, 6, 7, 8, 9, 10}
+    half = shown[filled == 5][0, 0]
+    rows, columns = (half > 0).any(1).nonzero()[:, 0], (half > 0).any(0).nonzero()[:, 0]
+    assert torch.equal(half[rows][:, columns], x[0, 0, ::2, ::2])
+    starts = {int((one[0] > 0).any(1).nonzero()[0]) for one in shown[filled == 5]}
+    assert starts == {0, 1, 2, 3, 4, 5}
+
+
+def test_pictures_are_resized_as_often_as_asked_and_each_for_itself() -> None:
+    x = torch.ones(2000, 1, 10, 10)
+    changed = (resized(x, *keys(2000), 0.3, 0.5).apply(x, 0.0) == 0).flatten(1).any(1)
+    assert 0.24 < float(changed.double().mean()) < 0.36  # a tenth of the resized keep their size
+    key, age = keys(2000)
+    alone = resized(x[7:8], key[7:8], age[7:8], 0.3, 0.5)
+    assert torch.equal(alone.rows[0], resized(x, key, age, 0.3, 0.5).rows[7])
+
+
+def test_the_gradient_goes_back_through_the_resizing() -> None:
+    view = resized(IMAGES, *keys(6), 1.0, 0.4)
+    leaf = IMAGES.clone().requires_grad_()
+    cotangent = torch.randn(IMAGES.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    (expected,) = torch.autograd.grad(view.apply(leaf, 0.5), leaf, cotangent)
+    torch.testing.assert_close(view.pull(cotangent), expected)
+
+
+@pytest.mark.parametrize("aid", ["diversity=0.5", "smoothing=3"])
+def test_aids_for_pictures_are_refused_elsewhere(aid: str) -> None:
+    with pytest.raises(UsageError, match="are for images"):
+        sapper.craft(MODEL, X.flatten(1), Y, attack=f"mifgsm:{aid}", threat="linf:0.1")
+
+
+@pytest.mark.parametrize("wrong", ["diversity=1.5", "smallest=0", "smoothing=4", "smoothing=-1", "confidence=-1"])
+def test_values_that_make_no_sense_are_refused(wrong: str) -> None:
+    with pytest.raises(UsageError, match=wrong.partition("=")[0]):
+        catalogue.attack(f"mifgsm:{wrong}")
+
+
+def test_with_much_confidence_all_steps_are_taken_whatever_the_model_says() -> None:
+    sure = sapper.craft(MODEL, X, Y, attack=MIFGSM(steps=7, confidence=1000), threat="linf:0.2")
+    assert (sure.steps == 7).all()
+    assert (predict(MODEL, sure.x_adv) != Y).any()
+
+
+def test_an_ensemble_answers_with_the_mean_of_logits() -> None:
+    first, second = network(seed=1), network(seed=2)
+    x = X[:4].float()
+    both = sapper.ensemble([first, second], weights=[3, 1])
+    torch.testing.assert_close(both(x), 0.75 * first(x) + 0.25 * second(x))
+    assert sapper.craft(both, x, predict(both, x), attack="mifgsm", threat="linf:0.5").found.any()
+    torch.testing.assert_close(sapper.ensemble([first])(x), first(x))
+
+
+def test_an_ensemble_of_nothing_or_of_other_classes_is_refused() -> None:
+    with pytest.raises(UsageError, match="one weight"):
+        sapper.ensemble([])
+    with pytest.raises(UsageError, match="one weight"):
+        sapper.ensemble([MODEL, MODEL], weights=[1])
+    with pytest.raises(ModelError, match="same classes"):
+        sapper.ensemble([network(), network(classes=3)])(X.float())

@@ -8,7 +8,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from sapper import log, statistics
+from sapper import doctor, log, statistics
 from sapper.report import charts, facts, gallery, matrices, vulnerability, words
 from sapper.report.facts import Facts, Trial
 from sapper.report.security import security_curves
@@ -108,6 +108,7 @@ def _content(known: Facts) -> dict[str, Any]:
         "image": words.is_image(known.shape),
         "failures": [failure for trial in known.trials for failure in _failures(trial)],
         "tiles": _tiles(known),
+        "findings": doctor.explain(known.summary.findings),
     }
 
 

@@ -1,0 +1,80 @@
+"""Decoupled direction and norm: the gradient says where to go, and whether the last point fooled says how far.
+
+Each step follows the gradient, then the change is scaled to a norm of its own, which shrinks by a factor after a success
+and grows after a failure. So there is no weight between distance and loss to search for (Algorithm 1).
+
+Differs from the authors' code: where the gradient is zero the change keeps its direction and only its norm adapts.
+Rounding is the threat's business. Under a budget the norm does not exceed it.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+
+from sapper.attack import Attack, Case, State
+from sapper.citation import Paper
+from sapper.errors import UsageError, require_positive
+from sapper.oracle import GradientOracle
+from sapper.tensors import Scalars, per_row
+from sapper.threat import norm
+
+PAPER = Paper(
+    title="Decoupling Direction and Norm for Efficient Gradient-Based L2 Adversarial Attacks and Defenses",
+    authors="J. Rony, L. G. Hafemann, L. S. Oliveira, I. Ben Ayed, R. Sabourin, E. Granger",
+    year=2019,
+    url="https://arxiv.org/abs/1811.09600",
+    venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaled(State):
+    norm: Scalars
+    """The paper's epsilon: how large the change was made, before the box cut it."""
+    most: Scalars
+    """The largest it may become."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DDN(Attack, norms={2}, paper=PAPER, minimal=True):
+    """Follows the gradient on a sphere that shrinks after a success and grows after a failure."""
+
+    steps: int = 100
+    """Number of steps."""
+    gamma: float = 0.05
+    """By which share the norm shrinks or grows at a step."""
+    first_norm: float = 1.0
+    """The norm to begin with, in widths of the input's range."""
+    loss: Literal["cross_entropy", "margin"] = "cross_entropy"
+    """What to descend."""
+
+    def __post_init__(self) -> None:
+        require_positive("steps", self.steps)
+        require_positive("first_norm", self.first_norm)
+        if not 0 < self.gamma < 1:
+            raise UsageError(f"expected gamma between 0 and 1, got {self.gamma}.")
+
+    def limit(self, budget: float) -> int:
+        return self.steps
+
+    def start(self, case: Case, oracle: GradientOracle) -> Scaled:
+        most = case.threat.farthest(case.x).clamp_max(case.budget)
+        return Scaled(x_adv=case.x, norm=most.clamp_max(self.first_norm * case.threat.unit), most=most)
+
+    def step(self, case: Case, oracle: GradientOracle, state: Scaled) -> Scaled:
+        logits, pull = oracle.vjp(state.x_adv)
+        gradient = pull(case.goal.cotangent(self.loss, logits))
+        reached = case.goal.reached(logits.argmax(1), logits)
+
+        way = gradient / per_row(_least(gradient.flatten(1).abs().amax(1)), gradient)  # its squares do not underflow
+        size = 0.01 + 0.99 * (1 + (case.age * (math.pi / self.steps)).cos()) / 2  # from 1 to 0.01
+        change = (state.x_adv - case.x).sub_(way * per_row(size * case.threat.unit / _least(norm(way, 2)), way))
+        radius = torch.minimum(state.norm * torch.where(reached, 1 - self.gamma, 1 + self.gamma), state.most)
+        x_adv = case.threat.clip(case.x + change * per_row(radius / _least(norm(change, 2)), change))
+        return Scaled(x_adv=x_adv, norm=radius, most=state.most)
+
+
+def _least(divisor: Scalars) -> Scalars:
+    return divisor.clamp_min(torch.finfo(divisor.dtype).tiny)

@@ -1,0 +1,45 @@
+"""Adam on rows (Kingma and Ba 2015, Algorithm 1): each row has its own moments and its own count of steps."""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from sapper.tensors import Batch, Counts, Mask, Scalars, per_row
+
+_KEPT_MEAN, _KEPT_SQUARE = 0.9, 0.999
+_FLOOR = 1e-8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """What Adam remembers of a row's gradients."""
+
+    mean: Batch
+    square: Batch
+    count: Counts
+
+    @classmethod
+    def none(cls, like: Batch) -> "Moments":
+        count = torch.zeros(len(like), dtype=torch.int64, device=like.device)
+        return cls(mean=torch.zeros_like(like), square=torch.zeros_like(like), count=count)
+
+    def cleared(self, rows: Mask) -> "Moments":
+        """Forgets what these rows remember."""
+        over = per_row(rows, self.mean)
+        return replace(
+            self,
+            mean=self.mean.masked_fill(over, 0),
+            square=self.square.masked_fill(over, 0),
+            count=self.count.masked_fill(rows, 0),
+        )
+
+
+def adam(gradient: Batch, moments: Moments, rate: float | Scalars) -> tuple[Batch, Moments]:
+    """The step to add, at most about `rate` a feature (a row each, if given so), and what is remembered after it."""
+    count = moments.count + 1
+    mean = torch.lerp(gradient, moments.mean, _KEPT_MEAN)
+    square = torch.lerp(gradient.square(), moments.square, _KEPT_SQUARE)
+    seen = per_row(1 - _KEPT_SQUARE ** count.to(gradient.dtype), gradient)
+    size = per_row(-rate / (1 - _KEPT_MEAN ** count.to(gradient.dtype)), gradient)
+    step = mean / (square / seen).sqrt_().add_(_FLOOR) * size
+    return step, Moments(mean=mean, square=square, count=count)

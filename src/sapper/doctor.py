@@ -1,0 +1,311 @@
+"""Can a run's figures be trusted? Attacks that fail look like models that hold; here is what tells the two apart.
+
+A pure function from a run folder to findings: of the checks before the attacks, of what every attack saw on its way, and of
+the probes of cases that held. Imports no torch.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
+from pathlib import Path
+
+import msgspec
+import polars as pl
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from sapper import log
+from sapper.log import Finding, Probe
+
+MEANINGS = {
+    "evaluation mode": "Dropout and batch normalisation act differently in training; an audit is of the model as deployed.",
+    "randomised output": "A model that draws lots gives attacks a noisy gradient and judges them by luck.",
+    "rows are independent": "Where the answer to a sample depends on its batch, so does every figure.",
+    "outputs are logits": "Probabilities and saturated logits round to 0 and 1, and the gradient of their loss to nothing.",
+    "gradients": "Gradient attacks need the slope of the outputs; rounding, detaching and saturation hide it.",
+    "input range": "Budgets are in the data's units; in other units they are another threat.",
+    "clean accuracy": "A model that is shown its data wrongly is not the model that was meant.",
+    "gradients along the attacks": "Without a gradient an attack stays where it is; what it leaves unbroken was not tried.",
+    "loss along the attacks": "An attack that works gets nearer to its goal even where it does not reach it.",
+    "step size": "Steps that do not add up to the budget never come to its border; far larger ones only jump across.",
+    "largest budget": "When every input may be submitted nothing is robust: what holds there shows that the attack failed.",
+    "more steps": "An attack that is given more time should gain nothing, else the figure is the time's, not the model's.",
+    "attacks without gradients": "Who sees less should not find more; if he does, the gradients mislead.",
+    "transferred samples": "What fools a stand-in trained in seconds should not get past an attack on the model itself.",
+    "8-bit rounding": "Pictures are stored in 256 levels; a success between them may not survive.",
+    "cases that could not be run": "They count as broken, so the figure is too low, and says nothing of the model.",
+}
+"""What each check is about."""
+
+_ORDER = {"warning": 0, "note": 1, "ok": 2}
+_CLEAR = 0.05  # share of the cases that held, from which on a failing attack is a warning
+_GAIN = 0.1  # share of the probed, likewise
+_FEW = 3  # probed cases; fewer may be chance
+_LITTLE = 1e-4  # of the first margin: no nearer
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """One attack under one threat, and its cases in the run's order."""
+
+    attack: str
+    threat: str
+    cases: pl.DataFrame
+
+    @property
+    def is_minimal(self) -> bool:
+        return self.threat.endswith(":min")
+
+    @property
+    def has_gradients(self) -> bool:
+        return bool((self.cases["backwards"].fill_null(0) > 0).any())
+
+
+class Explained(Finding, frozen=True):
+    """A finding and what its check is about."""
+
+    meaning: str = ""
+
+
+def explain(findings: list[Finding]) -> list[Explained]:
+    """The findings with their meaning, the gravest first."""
+    explained = [Explained(**msgspec.structs.asdict(f), meaning=MEANINGS.get(f.check, "")) for f in findings]
+    return sorted(explained, key=lambda finding: _ORDER.get(finding.verdict, 1))
+
+
+def print_findings(findings: list[Explained], printer: Console) -> None:
+    """What is wrong or doubtful at length, what is in order in a line."""
+    for finding in findings:
+        about = f": {finding.evidence}" if finding.verdict == "ok" else ""
+        printer.print(Text.assemble((f"{finding.verdict}: {finding.check}", "bold"), about))
+        parts = ("means", finding.meaning), ("seen", finding.evidence), ("do", finding.remedy)
+        for name, part in parts:
+            if finding.verdict != "ok" and part:
+                printer.print(Padding(Text(f"{name}: {part.rstrip('.')}."), (0, 0, 0, 4)))
+    warnings = sum(finding.verdict == "warning" for finding in findings)
+    printer.print(
+        f"{warnings} of {len(findings)} checks warn: mend their causes before you believe the figures."
+        if warnings
+        else f"None of {len(findings)} checks warns: nothing speaks against the figures.",
+        highlight=False,
+    )
+
+
+def examine(run: Path, work: list[tuple[str, str, str]]) -> list[Finding]:
+    """The findings of a run whose shards are there.
+
+    Args:
+        run: The folder.
+        work: Attack, threat and shard folder of each job.
+    """
+    trials = [_Trial(attack, threat, log.read_cases(run, folder)) for attack, threat, folder in work]
+    probes = log.read_probes(run)
+    groups = [[t for t in trials if t.threat == threat] for threat in dict.fromkeys(t.threat for t in trials)]
+    along = [_gradients(groups), _loss(groups), _rounding(trials, probes)]
+    probed = [
+        _steps(probes),
+        _largest(groups, probes),
+        _more(probes),
+        _gradient_free(groups, probes),
+        _transfer(probes),
+    ]
+    return [*log.read_preflight(run), *(f for f in [*along, *probed] if f), *_errors(trials)]
+
+
+def _held(group: Sequence[_Trial]) -> pl.Series:
+    """Which cases no attack of the threat has broken, of samples that are right when clean."""
+    first = group[0].cases
+    broken = reduce(lambda a, b: a | b, (t.cases["found"].fill_null(value=True) for t in group))
+    return (first["label"] == first["clean_prediction"]) & ~broken
+
+
+def _every(group: Sequence[_Trial], holds: Callable[[pl.DataFrame], pl.Series]) -> pl.Series:
+    return reduce(lambda a, b: a & b, (holds(t.cases).fill_null(value=True) for t in group))
+
+
+def _blind(cases: pl.DataFrame) -> pl.Series:
+    """At half of the gradients or more there was nothing to follow."""
+    lost = cases["zero_gradients"] + cases["bad_gradients"]
+    return (2 * lost >= cases["backwards"]) & (cases["backwards"] > 0)
+
+
+def _stuck(cases: pl.DataFrame) -> pl.Series:
+    """Asked more than once, and came no nearer to the goal."""
+    nearer = cases["first_margin"] - cases["best_margin"]
+    return (nearer <= _LITTLE * cases["first_margin"].abs()) & (cases["forwards"] > 1)
+
+
+def _gradients(groups: list[list[_Trial]]) -> Finding | None:
+    name, seen = "gradients along the attacks", [[t for t in group if t.has_gradients] for group in groups]
+    seen = [group for group in seen if group]
+    if not seen or all(t.cases["zero_gradients"].is_null().all() for group in seen for t in group):
+        return None
+    remedy = (
+        "what these attacks left unbroken was not tried: see the findings on outputs and gradients, attack with "
+        "loss=margin, in float64, or with scores or labels only"
+    )
+    worst = [(group, _held(group)) for group in seen]
+    blind = [(group, int((held & _every(group, _blind)).sum()), int(held.sum())) for group, held in worst]
+    texts = [
+        f"under {group[0].threat} {count} of {of} cases that held had no gradient (zero, lost in underflow or not finite) "
+        f"for at least half of the steps of {_names(group)}"
+        for group, count, of in blind
+        if count > _CLEAR * of
+    ]
+    if texts:
+        return Finding(name, "warning", "; ".join(texts), remedy)
+    alone = [(t, int((_blind(t.cases) & ~t.cases["found"]).sum())) for group in seen for t in group]
+    alone = [(t, count) for t, count in alone if count > _CLEAR * len(t.cases)]
+    if alone:
+        told = "; ".join(f"{t.attack} under {t.threat} had none for {c} of {len(t.cases)} cases" for t, c in alone)
+        return Finding(name, "note", f"{told}; other attacks did", remedy)
+    cases = sum(of for *_, of in blind)
+    return Finding(name, "ok", f"there was one to follow in {cases} cases that held, and in those that fell", "")
+
+
+def _loss(groups: list[list[_Trial]]) -> Finding | None:
+    name = "loss along the attacks"
+    if all(t.cases["best_margin"].is_null().all() for group in groups for t in group):
+        return None
+    counted = []
+    for group in groups:
+        held = _held(group) & (
+            reduce(lambda a, b: a + b, (t.cases["forwards"].fill_null(0) for t in group)) > len(group)
+        )
+        counted.append((group, int((held & _every(group, _stuck)).sum()), int(held.sum())))
+    texts = [
+        f"under {group[0].threat} no attack came nearer to its goal in {count} of {of} cases that held"
+        for group, count, of in counted
+        if count > _CLEAR * of
+    ]
+    if texts:
+        return Finding(
+            name, "warning", "; ".join(texts), "the attacks do not work on this model: the other findings say why; add one "
+            "that needs scores or labels only",
+        )  # fmt: skip
+    return Finding(name, "ok", f"nearer to the goal in {sum(of - c for _, c, of in counted)} cases that held", "")
+
+
+def _rounding(trials: list[_Trial], probes: list[Probe]) -> Finding | None:
+    name = "8-bit rounding"
+    unrounded = [p for p in probes if p.name == "unrounded"]
+    known = [(t, t.cases["survives_8_bits"].drop_nulls()) for t in trials if not t.is_minimal]
+    if unrounded:
+        texts = [f"{p.broken} of {p.cases} that held under {p.threat} fall to {p.attack} without it" for p in unrounded]
+        lost = any(_clear(p) for p in unrounded)
+        remedy = "the attack loses its successes to rounding: try a larger step, or one that searches on the grid"
+        return Finding(name, "note" if lost else "ok", "; ".join(texts), remedy if lost else "")
+    known = [(t, int((~kept).sum()), len(kept)) for t, kept in known if len(kept)]
+    if not known:
+        return None
+    trial, lost, of = max(known, key=lambda one: one[1] / one[2])
+    evidence = f"stored as 8-bit pictures, {lost} of {of} successes of {trial.attack} under {trial.threat} are lost"
+    if lost <= _CLEAR * of:
+        return Finding(name, "ok", evidence, "")
+    return Finding(name, "note", evidence, "audit with --quantize 8 for an attacker who must submit pictures")
+
+
+def _steps(probes: list[Probe]) -> Finding | None:
+    told = [(p, p.value or 0.0, p.reach or 0.0) for p in probes if p.name == "step size"]
+    small = [
+        f"all steps of {p.attack} together are {reach:.2g} of the budget {p.threat}"
+        for p, _, reach in told
+        if reach < 1 - 1e-6
+    ]
+    large = [
+        f"a step of {p.attack} is {size:.2g} times the budget {p.threat}" for p, size, _ in told if size > 2 + 1e-6
+    ]
+    if not small and not large:
+        return Finding("step size", "ok", "those that were given suit their budgets", "") if told else None
+    remedy = "leave step_size out, so that it follows from budget and steps"
+    return Finding("step size", "warning", "; ".join(small + large), remedy)
+
+
+def _largest(groups: list[list[_Trial]], probes: list[Probe]) -> Finding | None:
+    left = []
+    for p in probes:
+        if p.name == "largest budget":
+            held = p.cases - p.broken
+            left.append(
+                (f"{held} of {p.cases} cases that held under {p.threat} hold against {p.attack}", p.cases, held)
+            )
+    for group in groups:
+        if group[0].is_minimal:
+            count, of = int(_held(group).sum()), len(group[0].cases)
+            left.append((f"{count} of {of} cases hold under {group[0].threat}, against changes of any size", of, count))
+    return _worst(
+        "largest budget", left,
+        "there the attack failed, not the model: the figures for small budgets are no better founded; see the other "
+        "findings, and add an attack that needs scores or labels only",
+    )  # fmt: skip
+
+
+def _more(probes: list[Probe]) -> Finding | None:
+    return _worst(
+        "more steps", [_fell(p) for p in probes if p.name == "more steps"],
+        "the figures would be lower still: audit with more steps and restarts, until they stay",
+    )  # fmt: skip
+
+
+def _gradient_free(groups: list[list[_Trial]], probes: list[Probe]) -> Finding | None:
+    told = [_fell(p) for p in probes if p.name in ("random noise", "square")]
+    for group in groups:
+        seeing, blind = [t for t in group if t.has_gradients], [t for t in group if not t.has_gradients]
+        if seeing and blind:
+            held = _held(seeing)
+            only, of = int((held & ~_held(blind)).sum()), int(held.sum())
+            told.append((f"{only} of {of} cases that held under {seeing[0].threat} fell to {_names(blind)}", of, only))
+    return _worst(
+        "attacks without gradients", told,
+        "the gradients mislead the attacks that follow them: believe the worst case only, and give the attacks without "
+        "gradients more queries",
+    )  # fmt: skip
+
+
+def _transfer(probes: list[Probe]) -> Finding | None:
+    return _worst(
+        "transferred samples", [_fell(p) for p in probes if p.name == "surrogate"],
+        "the model hides its gradients: attack a copy of it that was trained on its answers, or without the layer that "
+        "hides them",
+    )  # fmt: skip
+
+
+def _fell(probe: Probe) -> tuple[str, int, int]:
+    text = f"{probe.broken} of {probe.cases} cases that held under {probe.threat} fall to {probe.attack}"
+    return text, probe.cases, probe.broken
+
+
+def _clear(probe: Probe) -> bool:
+    return probe.broken >= _FEW and probe.broken >= _GAIN * probe.cases
+
+
+def _worst(name: str, told: list[tuple[str, int, int]], remedy: str) -> Finding | None:
+    """A warning that names those that are clearly too many, a note where there are some at all."""
+    told = [(text, of, count) for text, of, count in told if of]
+    if not told:
+        return None
+    clear = [text for text, of, count in told if count >= _FEW and count >= _GAIN * of]
+    some = [text for text, _, count in told if count]
+    if clear:
+        return Finding(name, "warning", "; ".join(clear), remedy)
+    if some:
+        return Finding(name, "note", "; ".join(some), f"few enough to be left to chance; else {remedy}")
+    return Finding(name, "ok", "; ".join(text for text, *_ in told), "")
+
+
+def _names(group: Sequence[_Trial]) -> str:
+    return " and ".join(dict.fromkeys(t.attack for t in group))
+
+
+def _errors(trials: list[_Trial]) -> list[Finding]:
+    found = []
+    for trial in trials:
+        failed = trial.cases["error"].drop_nulls()
+        if len(failed):
+            evidence = f"{len(failed)} of {len(trial.cases)} cases of {trial.attack} under {trial.threat}"
+            remedy = "they count as not robust; mend the cause and audit again"
+            found.append(
+                Finding("cases that could not be run", "warning", f"{evidence}: {failed[0].rstrip('.')}", remedy)
+            )
+    return found

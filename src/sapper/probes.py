@@ -1,0 +1,188 @@
+"""Short experiments on cases that held, which tell whether the attacks failed or the model is robust.
+
+At most 64 cases a threat, fewer where that would cost more than a fifth of the threat's own attacks. What they give is
+evidence for the doctor; no case of the run is changed by it.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import polars as pl
+import torch
+
+from sapper import catalogue, log, noise
+from sapper.attack import Attack, Cascade, stages
+from sapper.attacks.pgd import PGD
+from sapper.errors import ModelError
+from sapper.oracle import TorchOracle
+from sapper.progress import CaseProgress
+from sapper.rows import Cases
+from sapper.scheduler import craft_cases
+from sapper.spec import Spec
+from sapper.surrogate import surrogate
+from sapper.tensors import Batch, Mask, take
+from sapper.threat import Threat
+
+_MOST, _LEAST, _SHARE = 64, 16, 0.2
+_DRAWS = 50  # of random noise
+_QUERIES = 300  # of an attack that needs scores only
+_TRANSFER_STEPS = 20
+
+Job = tuple[Attack | Cascade, Threat, str]
+"""An attack under a threat, and the folder of its shards."""
+
+
+@dataclass(frozen=True)
+class View:
+    """The model as it is, by which successes are judged, and as the attacks are shown it (see `remedies`)."""
+
+    model: TorchOracle
+    shown: TorchOracle
+    calls: int
+    """Of the model, for one answer that is shown."""
+    size: int
+    """Rows at once."""
+
+
+@dataclass(frozen=True)
+class Patients:
+    """Cases that held under one threat, and what the probes need."""
+
+    view: View
+    threat: Threat
+    cases: Cases
+    x: Batch
+    queries: int | None
+
+    def attacked(self, attack: Attack | Cascade, threat: Threat, queries: int | None = None) -> int | None:
+        """How many fall to an attack; None where the model has no derivative for it."""
+        try:
+            crafted = craft_cases(
+                self.view.shown, attack, self.x, self.cases.goal, threat, noise.mix(self.cases.key + 1),
+                queries=queries or self.queries, batch_size=self.view.size, judge=self.view.model,
+            )  # fmt: skip
+        except (ModelError, RuntimeError):
+            return None
+        return int(crafted.found.sum())
+
+    def reached(self, x_adv: Batch) -> Mask:
+        """Which goals these inputs reach, once they are legal."""
+        submitted = self.threat.submit(self.threat.project(x_adv, self.x), self.x)
+        logits = self.view.model.logits(submitted)
+        return self.cases.goal.reached(logits.argmax(1), logits) & self.threat.legal(submitted, self.x)
+
+
+def probe(
+    run: Path, work: list[Job], view: View, x: Batch, cases: Cases, spec: Spec, progress: CaseProgress
+) -> list[log.Probe]:
+    """All probes of a run whose shards are there; nothing but its folder and spec decides what they give."""
+    threats = list(dict.fromkeys(threat for _, threat, _ in work))
+    progress.begin("doctor", len(threats), found=False)
+    found: list[log.Probe] = []
+    for number, threat in enumerate(threats, 1):
+        jobs = [job for job in work if job[1] == threat]
+        found += [step for attack, _, _ in jobs for step in _step_sizes(attack, threat, x)]
+        if threat.eps is not None:
+            tables = [log.read_cases(run, folder) for _, _, folder in jobs]
+            attacks = [attack for attack, _, _ in jobs]
+            strongest = _strongest(attacks, tables, threat)
+            rows = _held(tables, 6 * strongest.limit(threat.budget(x[0].numel())))
+            if len(rows):
+                part = take(cases, torch.tensor(rows, device=x.device))
+                patients = Patients(view, threat, part, threat.rounded(x[part.sample]), spec.queries)
+                found += _probe(patients, strongest, x)
+        progress.step(number, 0)
+    return found
+
+
+def _probe(patients: Patients, strongest: Attack, x: Batch) -> Iterator[log.Probe]:
+    threat = patients.threat
+
+    def told(name: str, attack: str, broken: int | None) -> Iterator[log.Probe]:
+        if broken is not None:
+            yield log.Probe(name, str(threat), attack, len(patients.x), broken)
+
+    harder = _harder(strongest)
+    yield from told("more steps", str(harder), patients.attacked(harder, threat))
+    if math.isfinite(threat.width):
+        whole = _whole_box(threat, x[0].numel())
+        yield from told("largest budget", f"pgd {whole}", patients.attacked(PGD(), whole))
+    if threat.quantize is not None:
+        yield from told("unrounded", str(strongest), patients.attacked(strongest, replace(threat, quantize=None)))
+    yield from told("random noise", f"{_DRAWS} draws", _shaken(patients))
+    square = catalogue.attacks().get("square")
+    if square and threat.p in square.norms:
+        yield from told("square", f"square, {_QUERIES} questions", patients.attacked(square(), threat, _QUERIES))
+    yield from told("surrogate", "pgd on a stand-in", _transferred(patients, x))
+
+
+def _held(tables: list[pl.DataFrame], cost: int) -> list[int]:
+    """Some cases that no attack of the threat has broken, of samples that are right, evenly from all of them."""
+    broken = pl.Series([False]).new_from_index(0, len(tables[0]))
+    for table in tables:
+        broken |= table["found"].fill_null(value=False)
+    right = tables[0]["label"] == tables[0]["clean_prediction"]
+    pool = (right & ~broken).arg_true().to_list()
+    spent = sum(int(table["forwards"].sum()) for table in tables)
+    most = min(_MOST, max(_LEAST, int(_SHARE * spent / cost)))
+    return [pool[i * len(pool) // most] for i in range(most)] if len(pool) > most else pool
+
+
+def _strongest(attacks: list[Attack | Cascade], tables: list[pl.DataFrame], threat: Threat) -> Attack:
+    """Of the run's gradient attacks that take steps, the one that found most; without any, PGD."""
+    found = [
+        (int(table["found"].sum()), stage)
+        for attack, table in zip(attacks, tables, strict=True)
+        for stage in stages(attack, threat)
+        if isinstance(getattr(stage, "steps", None), int) and catalogue.access(type(stage)) == "gradients"
+    ]
+    return max(found, key=lambda one: one[0])[1] if found else PGD()
+
+
+def _harder(attack: Attack) -> Cascade:
+    """Four times the steps, then two restarts; by PGD where the attack itself always starts at the same place."""
+    longer = replace(attack, steps=4 * attack.steps)  # pyright: ignore
+    restart = attack if getattr(attack, "random_start", False) else PGD()
+    return Cascade(f"{longer} and 2*{restart}", (longer, restart, restart))
+
+
+def _whole_box(threat: Threat, features: int) -> Threat:
+    """The same norm with a budget that reaches every input."""
+    most = {0.0: features, 1.0: threat.width * features, 2.0: threat.width * math.sqrt(features)}
+    return replace(threat, eps=Fraction(f"{most.get(threat.p, threat.width):.6g}"), share=False)
+
+
+def _shaken(patients: Patients) -> int:
+    """Noise as large as the budget lets it be, in a random direction."""
+    case, broken = patients.cases, torch.zeros_like(patients.cases.sample, dtype=torch.bool)
+    budget = patients.threat.budget(patients.x[0].numel())
+    for age in range(min(_DRAWS, patients.queries or _DRAWS)):
+        ages = torch.full_like(case.key, age)
+        draws = noise.normal(case.key, ages, patients.x[0].numel(), patients.x.dtype, stream=11)
+        broken |= patients.reached(patients.threat.descend(patients.x, draws.reshape(patients.x.shape), budget))
+    return int(broken.sum())
+
+
+def _transferred(patients: Patients, x: Batch) -> int:
+    """PGD on a stand-in, to its end: what barely fools one model seldom fools another."""
+    classes = patients.view.model.logits(x[:1]).shape[1]
+    stand_in = TorchOracle(surrogate(patients.view.model, x, classes, patients.view.size))
+    x_adv, budget = patients.x, patients.threat.budget(patients.x[0].numel())
+    for _ in range(_TRANSFER_STEPS):
+        logits, pull = stand_in.vjp(x_adv)
+        gradient = pull(patients.cases.goal.cotangent("margin", logits))
+        x_adv = patients.threat.descend(x_adv, gradient, 2.5 * budget / _TRANSFER_STEPS)
+        x_adv = patients.threat.project(x_adv, patients.x)
+    return int(patients.reached(x_adv).sum())
+
+
+def _step_sizes(attack: Attack | Cascade, threat: Threat, x: Batch) -> Iterator[log.Probe]:
+    """Of attacks that were given one, the step and all steps together, in budgets."""
+    for stage in dict.fromkeys(stages(attack, threat)):
+        steps, size = getattr(stage, "steps", None), getattr(stage, "step_size", None)
+        if threat.eps is not None and isinstance(steps, int) and size is not None:
+            share = float(size) / threat.budget(x[0].numel())
+            yield log.Probe("step size", str(threat), str(stage), 0, 0, share, steps * share)

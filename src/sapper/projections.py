@@ -1,0 +1,141 @@
+"""Hyperplanes, and the shortest way to one within the box, which DeepFool and FAB share.
+
+Where a model is linear, the inputs at which it is undecided between two classes lie on a hyperplane. The shortest change
+that takes a row there moves every feature the way its derivative says, no further than the box allows: in linf all by
+the same amount, in l2 in proportion to their derivatives, in l1 one after the other, the steepest first.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import pad
+
+from sapper.goal import Goal
+from sapper.tensors import Batch, Flat, Labels, LabelSets, Logits, Scalars, per_row
+from sapper.threat import Threat, norm
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """Where each row's linearised lead (of one class over another) is 0."""
+
+    point: Batch
+    """Where it is linearised."""
+    lead: Scalars
+    """Its value there, in logits."""
+    gradient: Batch
+    """Its derivative by the input."""
+    rival: Labels
+    """The class whose logit is subtracted."""
+
+    def distance(self, p: float) -> Scalars:
+        """From the point it is linearised at, with no box; infinite without a gradient."""
+        slope, scale = self._slope()
+        length = norm(slope, {1: math.inf, 2: 2, math.inf: 1}[p])  # the dual norm
+        return torch.where(length > 0, self.lead.abs() / scale / length, torch.inf)
+
+    def step(self, p: float, overshoot: float) -> Batch:
+        """The smallest change that takes that point there in l2 or linf, with no box; see `change`."""
+        slope, scale = self._slope()
+        length = norm(slope, {2: 2, math.inf: 1}[p]).clamp_min(torch.finfo(slope.dtype).tiny)
+        way = slope.sign() if p == math.inf else slope / length[:, None]
+        rise = _beyond(self.lead / scale, self.point.flatten(1), slope, overshoot)
+        return (-way * (self.lead.sign() * rise / length)[:, None]).reshape(self.point.shape)
+
+    def change(self, x: Batch, threat: Threat, overshoot: float = 0.0) -> Batch:
+        """The smallest change, in the threat's norm and within its box, of `x` that takes it there.
+
+        Or as far towards it as the box allows; none without a gradient. With an `overshoot`, a share of the lead, and a
+        rounding error of every feature more, so that a row does not come to rest on it.
+        """
+        slope, scale = self._slope()
+        lead = self.lead / scale + ((x - self.point).flatten(1) * slope).sum(1)
+        fall = torch.where(lead[:, None] >= 0, -slope, slope)
+        start = x.flatten(1)
+        room = torch.where(fall > 0, threat.upper - start, start - threat.lower).clamp_min(0)
+        size = _reaching[threat.p](slope.abs(), room, _beyond(lead, start, slope, overshoot))
+        return (fall.sign() * size).reshape(x.shape)
+
+    def _slope(self) -> tuple[Flat, Scalars]:
+        """The gradient in units of its largest entry, so that nothing underflows, and that unit."""
+        slope = self.gradient.flatten(1)
+        scale = slope.abs().amax(1).clamp_min(torch.finfo(slope.dtype).tiny)
+        return slope / scale[:, None], scale
+
+
+def _beyond(lead: Scalars, x: Flat, slope: Flat, overshoot: float) -> Scalars:
+    """How much of the lead to make up for."""
+    unit = torch.finfo(x.dtype).eps if overshoot else 0.0
+    return (1 + overshoot) * lead.abs() + unit * x.abs().amax(1) * slope.abs().sum(1)
+
+
+def nearest_boundary(
+    goal: Goal, point: Batch, logits: Logits, pull: Callable[[Logits], Batch], rivals: LabelSets, p: float
+) -> Boundary:
+    """Of the boundaries to these rivals, linearised at `point`, the nearest in lp (disregarding the box). One pull each."""
+    best, nearest = None, torch.empty(0)
+    for rival in rivals.unbind(1):
+        cotangent = goal.lead(logits, rival)
+        one = Boundary(point, (cotangent * logits).sum(1), pull(cotangent), rival)
+        distance = one.distance(p)
+        if best is None:
+            best, nearest = one, distance
+        else:
+            closer = distance < nearest
+            best, nearest = _either(closer, one, best), torch.where(closer, distance, nearest)
+    assert best is not None
+    return best
+
+
+def _either(which: torch.Tensor, first: Boundary, second: Boundary) -> Boundary:
+    return Boundary(
+        first.point,
+        torch.where(which, first.lead, second.lead),
+        torch.where(per_row(which, first.gradient), first.gradient, second.gradient),
+        torch.where(which, first.rival, second.rival),
+    )
+
+
+def _linf_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
+    """min(λ, room) with the λ at which Σ slope·size is the rise: piecewise linear, with its joints at the rooms."""
+    room = torch.where(slope > 0, room, 0)
+    level = _level(room, slope, slope * room, rise)
+    return torch.minimum(level[:, None], room)
+
+
+def _l2_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
+    """min(λ·slope, room) with the λ at which Σ slope·size is the rise: the Lagrangian's solution."""
+    room = torch.where(slope > 0, room, 0)
+    joint = torch.where(slope > 0, room / slope.clamp_min(torch.finfo(slope.dtype).tiny), 0)
+    level = _level(joint, slope.square(), slope * room, rise)
+    return torch.minimum(level[:, None] * slope, room)
+
+
+def _l1_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
+    """The steepest features up to the box, and so much of the next that Σ slope·size is the rise."""
+    steepest, order = slope.sort(1, descending=True)
+    room = room.gather(1, order)
+    gain = torch.where(steepest > 0, steepest * room, 0)
+    left = (rise[:, None] - gain.cumsum(1) + gain).clamp_min(0)
+    size = torch.minimum(left / steepest.clamp_min(torch.finfo(slope.dtype).tiny), torch.where(steepest > 0, room, 0))
+    return torch.zeros_like(slope).scatter(1, order, size)
+
+
+_reaching = {1.0: _l1_reaching, 2.0: _l2_reaching, math.inf: _linf_reaching}
+
+
+def _level(joint: Flat, speed: Flat, most: Flat, rise: Scalars) -> Scalars:
+    """The λ at which Σ min(λ·speed, most) is the rise; the largest number if there is none.
+
+    A feature's share grows with its speed until λ meets its joint, where it stays at its most.
+    """
+    joint, order = joint.sort(1)
+    stuck = pad(most.gather(1, order).cumsum(1), (1, 0))  # of the first 0, 1, 2, … features
+    free = pad(speed.gather(1, order), (0, 1)).flip(1).cumsum(1).flip(1)  # of the rest, without cancellation
+    value = stuck[:, :-1] + torch.where(free[:, :-1] > 0, joint * free[:, :-1], 0)  # at each joint
+    passed = (value < rise[:, None]).sum(1, keepdim=True)
+    left, rest = (rise - stuck.gather(1, passed)[:, 0]).clamp_min(0), free.gather(1, passed)[:, 0]
+    limits = torch.finfo(rest.dtype)
+    return torch.where(rest > 0, left / rest.clamp_min(limits.tiny), limits.max).clamp_max(limits.max)

@@ -1,0 +1,40 @@
+"""What is done about a model that hides its gradients, before it is attacked: other outputs of the same decisions.
+
+Each remedy leaves the model's predictions as they are, and only the attacks are shown it: what they find is judged by the
+model itself.
+"""
+
+import msgspec
+import torch
+from torch import Tensor, nn
+
+
+class Remedies(msgspec.Struct, frozen=True):
+    """As environment.json keeps them."""
+
+    logarithm: bool = False
+    """Outputs are probabilities: their logarithms are the logits that a softmax has flattened."""
+    scale: float = 1.0
+    """Logits are divided by it, a power of 2 so that no two become equal."""
+    calls: int = 1
+    """Outputs are the mean over so many calls: a randomised model's expectation."""
+
+    def applied(self, module: nn.Module) -> nn.Module:
+        """The module as the attacks are shown it."""
+        return module if self == Remedies() else Remedied(module, self).eval()
+
+
+class Remedied(nn.Module):
+    def __init__(self, module: nn.Module, remedies: Remedies) -> None:
+        super().__init__()
+        self.module, self.remedies = module, remedies
+
+    def forward(self, x: Tensor) -> Tensor:
+        outputs = [self._once(x) for _ in range(self.remedies.calls)]
+        return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
+
+    def _once(self, x: Tensor) -> Tensor:
+        z = self.module(x)
+        if self.remedies.logarithm:
+            z = z.clamp_min(torch.finfo(z.dtype).tiny).log()
+        return z / self.remedies.scale
