@@ -7,13 +7,14 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import minimal
 import networks
 import tables
 import torch
@@ -26,8 +27,13 @@ from torch import nn
 from sapper.data.loading import load_data
 
 HERE = Path(__file__).parent
-CASES = ("jsma", "pgd", "pgd-robust", "sizes", "memory")
-FROM_FOLDER = {"pgd-robust": "robust_models", "memory": "imagenet"}
+CASES = ("jsma", "pgd", "pgd-robust", "sizes", "memory", "minimal", "minimal-robust", "autoattack", "autoattack-robust")
+FROM_FOLDER = {
+    "pgd-robust": "robust_models",
+    "memory": "imagenet",
+    "minimal-robust": "robust_models",
+    "autoattack-robust": "robust_models",
+}
 """What a case needs of $SAPPER_DATA; MNIST is downloaded where it is not there."""
 
 
@@ -43,10 +49,15 @@ class Scale:
     photo_threat: str
     sizes: tuple[tuple[int, int], ...] = ((1, 28), (3, 32), (3, 64), (3, 224))
     """Colours and side of the inputs whose size is varied."""
+    minimal_images: int = 100
+    minimal_steps: int | None = None
+    """None: as many as each race says."""
+    autoattack_steps: int = 100
 
 
 FULL = Scale(rounds=3, jsma_images=(10, 50, 200), pgd_images=1000, pgd_steps=40, photo_threat="l0:1%")
-SMOKE = Scale(rounds=1, jsma_images=(1, 2, 4), pgd_images=64, pgd_steps=5, photo_threat="l0:10", sizes=((1, 28),))
+SMOKE = Scale(rounds=1, jsma_images=(1, 2, 4), pgd_images=64, pgd_steps=5, photo_threat="l0:10", sizes=((1, 28),),
+              minimal_images=4, minimal_steps=10, autoattack_steps=2)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -71,8 +82,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if name in FROM_FOLDER and not networks.data_folder(FROM_FOLDER[name]).is_dir():
             console.print(f"skipped: set SAPPER_DATA to a folder that has {FROM_FOLDER[name]}/")
             continue
-        outcomes.append(run_case(name, scale, options.lenet, lambda line: console.print(f"[dim]{line}")))
-        console.print(tables.terminal(outcomes[-1].title, outcomes[-1].lines), outcomes[-1].note, sep="\n")
+        for outcome in run_case(name, scale, options, lambda line: console.print(f"[dim]{line}")):
+            outcomes.append(outcome)
+            console.print(tables.terminal(outcome.title, outcome.lines), outcome.note, sep="\n")
     stem = "-".join(["smoke" if options.smoke else "benchmark", *(options.case or [])])
     for path in write(outcomes, where, options.out, stem):
         console.print(f"written: {path}")
@@ -82,23 +94,30 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", action="append", choices=CASES, help="may be given again; default: all")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, under a minute: does it run?")
+    parser.add_argument("--race", action="append", help="of the minimal cases only these methods, such as DDN")
     parser.add_argument("--lenet", type=Path, default=HERE / ".cache/lenet-mnist", help="model folder; made if absent")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     return parser.parse_args(arguments)
 
 
-def run_case(name: str, scale: Scale, lenet: Path, tell: Callable[[str], None]) -> Outcome:
-    match name:
-        case "jsma":
-            return jsma(networks.lenet(lenet), scale, tell)
-        case "pgd":
-            return pgd(name, "LeNet", networks.lenet(lenet), scale, tell)
-        case "pgd-robust":
-            return pgd(name, "the robust cnn_a_adv", networks.robust_cnn(), scale, tell)
+def run_case(name: str, scale: Scale, options: argparse.Namespace, tell: Callable[[str], None]) -> Iterator[Outcome]:
+    robust = name.endswith("-robust")
+    what = "the robust cnn_a_adv" if robust else "LeNet"
+    match name.removesuffix("-robust"):
         case "sizes":
-            return sizes(scale, tell)
-        case _:
-            return memory(scale.photo_threat)
+            yield sizes(scale, tell)
+        case "memory":
+            yield memory(scale.photo_threat)
+        case case:
+            model = networks.robust_cnn() if robust else networks.lenet(options.lenet)
+            if case == "jsma":
+                yield jsma(model, scale, tell)
+            elif case == "pgd":
+                yield pgd(name, what, model, scale, tell)
+            elif case == "minimal":
+                yield from minimal_distances(name, what, model, scale, options.race, tell)
+            else:
+                yield from autoattack(name, what, model, scale, (0.3,) if robust else (0.1, 0.3), tell)
 
 
 def jsma(model: nn.Module, scale: Scale, tell: Callable[[str], None]) -> Outcome:
@@ -130,6 +149,36 @@ def pgd(name: str, what: str, model: nn.Module, scale: Scale, tell: Callable[[st
     entries = [Entry(contender, len(task)) for contender in PGD_CONTENDERS]
     title = f"PGD-{scale.pgd_steps}, {what}, the first {len(task)} MNIST test images, linf 0.3, step 0.01, random start"
     return raced(name, title, model, task, small(task, len(task), steps=3), entries, scale.rounds, tell)
+
+
+def minimal_distances(
+    name: str, what: str, model: nn.Module, scale: Scale, only: list[str] | None, tell: Callable[[str], None]
+) -> Iterator[Outcome]:
+    data = load_data("mnist", split="test", limit=scale.minimal_images)
+    for one in minimal.RACES:
+        if only and one.name not in only:
+            continue
+        steps = scale.minimal_steps or one.steps
+        task = Task(data.x, data.y, None, Budget(norm=one.norm, size=math.inf, steps=steps))
+        norm = minimal.NORMS[one.norm]
+        title = f"{one.name} in {norm}, {what}, the first {len(task)} MNIST test images, {steps} steps"
+        entries = [Entry(contender, len(task)) for contender in one.contenders]
+        trial = small(task, len(task), steps=10)  # the fewest that all of them take
+        yield raced(f"{name}-{one.name}-{norm}", title, model, task, trial, entries, min(2, scale.rounds), tell)
+
+
+def autoattack(
+    name: str, what: str, model: nn.Module, scale: Scale, budgets: Sequence[float], tell: Callable[[str], None]
+) -> Iterator[Outcome]:
+    data = load_data("mnist", split="test", limit=scale.minimal_images)
+    for eps in budgets:
+        task = Task(data.x, data.y, None, Budget(norm=math.inf, size=eps, steps=scale.autoattack_steps))
+        title = (
+            f"AutoAttack, {what}, the first {len(task)} MNIST test images, linf {eps}, {scale.autoattack_steps} steps"
+        )
+        entries = [Entry(contender, len(task)) for contender in minimal.AUTOATTACK]
+        trial = small(task, min(32, len(task)), steps=2)
+        yield raced(f"{name}-{eps}", title, model, task, trial, entries, min(2, scale.rounds), tell)
 
 
 def raced(

@@ -17,11 +17,11 @@ class Budget:
     """What every library is granted."""
 
     norm: float
-    """0 or infinity."""
+    """0, 1, 2 or infinity."""
     size: float
-    """The most that may change: features for norm 0, distance otherwise."""
+    """The most that may change: features for norm 0, distance otherwise; infinite where the smallest is sought."""
     steps: int
-    step_size: float
+    step_size: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Verdict:
     illegal: int
     mean_distance: float | None
     """Over the successes, in features for norm 0; None without any."""
+    median_distance: float | None
+    """Over all samples, where a failure is infinitely far; None where that is the median."""
 
 
 class Count:
@@ -101,18 +103,19 @@ def judge(model: nn.Module, task: Task, x_adv: Tensor) -> Verdict:
     predicted = predictions(model, x_adv)
     reached = predicted != task.labels if task.targets is None else predicted == task.targets
     found = legal & reached
+    median = float(distance.where(found, math.inf).median())
     return Verdict(
         successes=int(found.sum()),
         illegal=int((~legal).sum()),
         mean_distance=float(distance[found].mean()) if found.any() else None,
+        median_distance=median if math.isfinite(median) else None,
     )
 
 
 def distances(change: Tensor, norm: float) -> Tensor:
     if norm == 0:
         return (change != 0).flatten(1).sum(dim=1).double()
-    assert norm == math.inf, f"the judge knows norm 0 and infinity, not {norm}"
-    return change.abs().flatten(1).amax(dim=1).double()
+    return torch.linalg.vector_norm(change.flatten(1).double(), ord=norm, dim=1)
 
 
 def in_box(x: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ def fastest_setting(model: Counted, trial: Task, contender: Contender, tell: Tel
     if contender.package == "sapper":
         return Setting(batch_size=0, frozen=False)  # it freezes and chooses by itself, within its time
     trial = trial.first(contender.trial_samples)
-    sizes = [size for size in contender.batch_sizes if size <= len(trial)]
+    sizes = [size for size in contender.batch_sizes if size <= len(trial)] or [min(contender.batch_sizes)]
     settings = [Setting(size, frozen) for size in sizes for frozen in (False, True)]
     seconds = dict.fromkeys(settings, 0.0)
     for _ in range(2):

@@ -1,5 +1,6 @@
 """From measurements to rows, and from rows to Markdown, JSON and the terminal."""
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +30,9 @@ class Row:
     """CPU time over Sapper's for the same samples."""
     success: float
     mean_distance: float | None
-    """Over the successes: share of features changed, or L-infinity distance."""
+    """Over the successes: share of features changed, or the distance."""
+    median_distance: float | None
+    """Over all samples, a failure infinitely far."""
     illegal: int
     forwards: float
     """Per sample, as are the backwards."""
@@ -60,6 +63,7 @@ def row(result: Result, same: Result, largest: Result, task: Task) -> Row:
         cpu_times_sapper=paired_ratio(result, same, attrgetter("cpu_seconds")),
         success=median([one.verdict.successes / entry.samples for one in all_of]),
         mean_distance=mean_distance(all_of, task),
+        median_distance=median_distance(all_of),
         illegal=max(one.verdict.illegal for one in all_of),
         forwards=median([one.forwards / entry.samples for one in all_of]),
         backwards=median([one.backwards / entry.samples for one in all_of]),
@@ -75,6 +79,11 @@ def mean_distance(measurements: Sequence[Measurement], task: Task) -> float | No
     if not found:
         return None
     return median(found) / (task.x[0].numel() if task.budget.norm == 0 else 1)
+
+
+def median_distance(measurements: Sequence[Measurement]) -> float | None:
+    all_of = [one.verdict.median_distance for one in measurements]
+    return None if None in all_of else median([one for one in all_of if one is not None])
 
 
 def median(values: Sequence[float]) -> float:
@@ -95,6 +104,9 @@ def cells(row: Row, task: Task) -> dict[str, str]:
     if targeted:
         shown["÷ Sapper on all"] = f"{row.times_sapper_all:.1f}"
         shown["success"] = f"{row.success:.2%}"
+    elif math.isinf(task.budget.size):
+        shown["success"] = f"{row.success:.0%}"
+        shown["median distance"] = "–" if row.median_distance is None else f"{row.median_distance:.4g}"
     else:
         shown["robust accuracy"] = f"{1 - row.success:.2%}"
     return shown | {
