@@ -224,10 +224,21 @@ def test_a_randomised_model_is_attacked_in_the_mean_and_every_call_is_counted(tm
     assert log.read_cases(tmp_path / "few", "pgd.linf-0.1")["forwards"].max() == 20
 
 
+def test_slopes_that_single_precision_rounds_away_are_followed_in_float64(tmp_path: Path) -> None:
+    found = [audited(steep(by=30), tmp_path / str(cured), doctor=cured)["gradients"] for cured in (False, True)]
+    assert [finding.verdict for finding in found] == ["warning", "warning"]  # float64 helps, and does not heal
+    assert "in float64 zero at" in found[1].evidence
+    blind, cured = (log.read_summary(tmp_path / str(cured)).worst_case[0].robust_accuracy for cured in (False, True))
+    assert blind is not None
+    assert cured is not None
+    assert cured < blind - 0.05
+    assert json.loads((tmp_path / "True" / "environment.json").read_text())["remedies"]["double"]
+
+
 def test_goals_that_are_about_the_outputs_are_shown_them_as_they_are(tmp_path: Path) -> None:
     audited(net(after=lambda z: 100 * z), tmp_path, goal="confidence:0.5")
     remedies = json.loads((tmp_path / "environment.json").read_text())["remedies"]
-    assert remedies == {"logarithm": False, "scale": 1.0, "calls": 1}
+    assert remedies == {"logarithm": False, "scale": 1.0, "calls": 1, "double": False}
 
 
 def test_probes_are_kept_repeatable_and_left_out_when_asked(tmp_path: Path) -> None:

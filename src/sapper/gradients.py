@@ -57,6 +57,13 @@ def check_gradients(oracle: GradientOracle, x: Batch, bounds: tuple[float, float
     return Finding(_NAME, "ok", evidence, "") if told > 0.5 else Finding(_NAME, "warning", evidence, _REMEDY)
 
 
+def lost(oracle: GradientOracle, x: Batch) -> int:
+    """At how many samples the gradient of the predicted class's margin is exactly zero."""
+    logits, pull = oracle.vjp(x)
+    gradient = pull(Untargeted(logits.argmax(1)).cotangent("margin", logits))
+    return int((gradient == 0).flatten(1).all(1).sum())
+
+
 def _inside(x: Batch, bounds: tuple[float, float]) -> tuple[Batch, float]:
     """The samples, far enough from the walls of the box for a step to either side."""
     lower, upper = bounds

@@ -12,7 +12,7 @@ from torch import nn
 
 from sapper.data.dataset import Data
 from sapper.errors import DataError, ModelError
-from sapper.gradients import check_gradients
+from sapper.gradients import check_gradients, lost
 from sapper.log import Finding
 from sapper.models.model import preprocessed
 from sapper.oracle import TorchOracle, frozen
@@ -73,7 +73,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     confidence, predictions = logits.softmax(1).amax(1), logits.argmax(1)  # softmax may tie where logits do not
     accuracy = float((predictions.cpu() == data.y).double().mean())
     with frozen(module):
-        gradients = check_gradients(TorchOracle(remedies.applied(module)), x[:_ROWS], data.bounds, is_random=is_random)
+        gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
         better = None if is_random else _better(module, data, x)
     findings = [
         mode,
@@ -167,6 +167,28 @@ def _outputs(logits: Logits, *, heal: bool) -> tuple[Finding, Remedies]:
         ),
     )
     return finding, Remedies(scale=scale if heal else 1.0)
+
+
+def _gradients(
+    module: nn.Module, x: Batch, bounds: tuple[float, float], remedies: Remedies, *, heal: bool, is_random: bool
+) -> tuple[Finding, Remedies]:
+    """The finding on the gradients, and float64 among the remedies where it brings some back."""
+    oracle = TorchOracle(remedies.applied(module))
+    finding = check_gradients(oracle, x, bounds, is_random=is_random)
+    if not heal or finding.verdict == "ok" or x.dtype != torch.float32:
+        return finding, remedies
+    doubled = msgspec.structs.replace(remedies, double=True)
+    try:
+        before, after = lost(oracle, x), lost(TorchOracle(doubled.applied(module)), x)
+    except Exception:  # a model that cannot be copied, cast or differentiated fails in its own way, and stays as it is
+        return finding, remedies
+    if after >= before:
+        return finding, remedies
+    evidence = f"{finding.evidence}; in float64 zero at {after}"
+    remedy = (
+        f"single precision rounds slopes away: the attacks were shown the model in float64; still, {finding.remedy}"
+    )
+    return Finding(finding.check, finding.verdict, evidence, remedy), doubled
 
 
 def _input_range(data: Data) -> Finding:

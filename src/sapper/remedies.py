@@ -4,6 +4,8 @@ Each remedy leaves the model's predictions as they are, and only the attacks are
 model itself.
 """
 
+import copy
+
 import msgspec
 import torch
 from torch import Tensor, nn
@@ -18,6 +20,8 @@ class Remedies(msgspec.Struct, frozen=True):
     """Logits are divided by it, a power of 2 so that no two become equal."""
     calls: int = 1
     """Outputs are the mean over so many calls: a randomised model's expectation."""
+    double: bool = False
+    """Computed in float64, in which slopes survive that single precision rounds to nothing."""
 
     def applied(self, module: nn.Module) -> nn.Module:
         """The module as the attacks are shown it."""
@@ -27,14 +31,14 @@ class Remedies(msgspec.Struct, frozen=True):
 class Remedied(nn.Module):
     def __init__(self, module: nn.Module, remedies: Remedies) -> None:
         super().__init__()
-        self.module, self.remedies = module, remedies
+        self.module, self.remedies = copy.deepcopy(module).double() if remedies.double else module, remedies
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [self._once(x) for _ in range(self.remedies.calls)]
         return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
 
     def _once(self, x: Tensor) -> Tensor:
-        z = self.module(x)
+        z = self.module(x.double()) if self.remedies.double else self.module(x)
         if self.remedies.logarithm:
             z = z.clamp_min(torch.finfo(z.dtype).tiny).log()
-        return z / self.remedies.scale
+        return (z / self.remedies.scale).to(x.dtype)
