@@ -89,6 +89,15 @@ def test_attacks_lists_every_one() -> None:
     assert [one["name"] for one in json.loads(ask("attacks", "--json").out)] == ATTACKS
 
 
+@pytest.mark.parametrize("name", catalogue.suites())
+def test_suites_are_listed_and_shown(name: str) -> None:
+    assert re.search(rf"│ {name} ", ask("attacks").out)
+    suite = catalogue.suites()[name]
+    assert json.loads(ask("show", name, "--json").out)["cascade"] == suite.cascade
+    shown = ask("show", name).out
+    assert all(f"\n  {attack}\n" in shown for attack in suite.cascade or suite.attacks)
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_show_has_options_with_help_norms_access_and_paper(name: str) -> None:
     method = catalogue.attacks()[name]

@@ -1,6 +1,6 @@
 import torch
 
-from sapper.descent import Moments, adam
+from sapper.descent import Moments, adam, shrunk
 from sapper.tensors import join, take
 
 
@@ -51,3 +51,9 @@ def test_rows_are_cleared_each_for_itself():
 def test_no_gradient_is_no_step():
     step, _ = adam(torch.zeros(2, 3), Moments.none(torch.zeros(2, 3)), 0.1)
     assert torch.equal(step, torch.zeros(2, 3))
+
+
+def test_shrinking_draws_changes_to_0_by_each_row_s_amount_and_no_further():
+    change = torch.tensor([[0.5, -0.5, 0.05, 0.0], [0.5, -0.5, 0.05, 0.0]])
+    expected = torch.tensor([[0.4, -0.4, 0.0, 0.0], [0.5, -0.5, 0.05, 0.0]])
+    torch.testing.assert_close(shrunk(change, torch.tensor([0.1, 0.0])), expected)

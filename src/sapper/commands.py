@@ -10,7 +10,7 @@ import msgspec
 import torch
 from msgspec.structs import replace
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from sapper import catalogue
 from sapper.claims import Scale
@@ -123,16 +123,23 @@ def list_attacks(*, as_json: bool, printer: Console) -> None:
     if as_json:
         _write_json([_facts(name) for name in found])
         return
-    table = Table("name", "norms", "access", "paper", "what it does")
+    table = Table(Column("name", no_wrap=True), "norms", "access", "paper", "what it does")
     for name, method in found.items():
         paper = f"{method.paper.authors.split(',')[0]} {method.paper.year}"
         table.add_row(
             name, " ".join(catalogue.norms(method)), catalogue.access(method), paper, catalogue.description(method)
         )
     printer.print(table)
+    known = Table(Column("suite", no_wrap=True), "attacks", "what it is for")
+    for name, suite in catalogue.suites().items():
+        known.add_row(name, " ".join(suite.cascade or suite.attacks), " ".join(suite.about.split()))
+    printer.print(known)
 
 
 def show_attack(name: str, *, as_json: bool, printer: Console) -> None:
+    if suite := catalogue.suites().get(name):
+        _show_suite(name, suite, as_json=as_json, printer=printer)
+        return
     facts = _facts(name)
     if as_json:
         _write_json(facts)
@@ -154,10 +161,23 @@ def show_attack(name: str, *, as_json: bool, printer: Console) -> None:
     printer.print(f"use: --attack '{name}:{catalogue.options(method)[0].name}=…'", highlight=False)
 
 
+def _show_suite(name: str, suite: catalogue.Suite, *, as_json: bool, printer: Console) -> None:
+    if as_json:
+        _write_json({"name": name, **msgspec.to_builtins(suite)})
+        return
+    printer.print(f"[bold]{name}[/]  {' '.join(suite.about.split())}", highlight=False)
+    for attack in suite.cascade or suite.attacks:
+        printer.print(f"  {attack}", markup=False, highlight=False)
+    use = f"use: --attack {name}" if suite.cascade else "what an audit does by itself"
+    printer.print(use, highlight=False)
+
+
 def show_taxonomy(printer: Console) -> None:
     """Adversarial goals against capabilities (Papernot et al. 2016, Fig. 2), with the attacks that serve each cell."""
     found = catalogue.attacks()
-    table = Table("goal", *(f"{access}: {what}" for access, what in CAPABILITIES.items()), show_lines=True)
+    columns = [Column(f"{access}: {what}", overflow="fold") for access, what in CAPABILITIES.items()]
+    columns[0].min_width = max(map(len, found))
+    table = Table("goal", *columns, show_lines=True)
     cells = {
         (goal, access): [
             n

@@ -1,4 +1,6 @@
-"""Adam on rows (Kingma and Ba 2015, Algorithm 1): each row has its own moments and its own count of steps."""
+"""Steps downhill on rows: Adam (Kingma and Ba 2015, Algorithm 1), where each row has its own moments and its own count of
+steps, and the shrinkage of FISTA (Beck and Teboulle 2009).
+"""
 
 from dataclasses import dataclass, replace
 
@@ -43,3 +45,8 @@ def adam(gradient: Batch, moments: Moments, rate: float | Scalars) -> tuple[Batc
     size = per_row(-rate / (1 - _KEPT_MEAN ** count.to(gradient.dtype)), gradient)
     step = mean / (square / seen).sqrt_().add_(_FLOOR) * size
     return step, Moments(mean=mean, square=square, count=count)
+
+
+def shrunk(change: Batch, by: Scalars) -> Batch:
+    """Every change nearer to 0 by so much, or 0 (soft-thresholding): the proximal step of L1."""
+    return change - change.clamp(-per_row(by, change), per_row(by, change))

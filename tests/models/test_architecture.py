@@ -13,7 +13,7 @@ from sapper.models.lenet import LeNet, build
 from sapper.models.loading import load_model
 from sapper.models.mobilenet_v2 import Layer
 
-SMALL = ("lenet", "mlp", "softmax", "wong_kolter")
+SMALL = ("lenet", "maxout", "mlp", "rbf", "softmax", "wong_kolter")
 provided = pytest.mark.skipif("SAPPER_DATA" not in os.environ, reason="SAPPER_DATA is not set")
 
 
@@ -32,7 +32,7 @@ def test_each_gives_logits_for_images_of_any_size(name, shape):
     assert logits.min() < 0  # probabilities would not be
 
 
-@pytest.mark.parametrize("name", ["mlp", "softmax"])
+@pytest.mark.parametrize("name", ["maxout", "mlp", "rbf", "softmax"])
 def test_some_take_features(name):
     assert architecture(name).build((13,), 2)(torch.rand(4, 13)).shape == (4, 2)
 

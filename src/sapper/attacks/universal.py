@@ -1,9 +1,9 @@
 """Universal perturbation: one change, learned from some samples, that fools the model on most others too.
 
 While samples keep their prediction, the shortest way from them, changed, to a boundary is added to the change, which is
-then projected on the ball (Algorithm 1; the way is DeepFool's). So it learns before it attacks: `sapper.fit` in Python;
-`sapper audit` does so on the other split than the one it attacks, keeps what was learned in the run folder's `learned/`,
-and takes it from there, or from any run, by `universal:file=…`.
+then projected on the ball (Algorithm 1; the way is DeepFool's in l2, in a ball of linf too). So it learns before it
+attacks: `sapper.fit` in Python; `sapper audit` does so on the other split than the one it attacks, keeps what was learned
+in the run folder's `learned/`, and takes it from there, or from any run, by `universal:file=…`.
 
 Differs from the paper: the change is learned from samples as they can be submitted, clipped into the box, lest it count
 on what clipping takes away; the change itself is never clipped. The ways of a mini-batch are added at once, `batch=1` is
@@ -37,6 +37,9 @@ PAPER = Paper(
     venue="IEEE Conference on Computer Vision and Pattern Recognition",
 )
 
+_WAY = 2.0
+"""The norm of the ways to the boundary, whatever the ball's: the paper's. In linf every pixel would move as far as any."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Universal(Attack, norms={2, math.inf}, paper=PAPER):
@@ -50,7 +53,7 @@ class Universal(Attack, norms={2, math.inf}, paper=PAPER):
     """Most passes through these."""
     enough: float = 0.8
     """The share of them to fool, at which it ends (the paper's 1 - delta)."""
-    batch: int = 10
+    batch: int = 50
     """Samples whose ways to the boundary are added at once; 1 is the paper's."""
     way: int = 10
     """Most steps to the boundary; a sample that needs more is left out in this pass."""
@@ -129,8 +132,8 @@ class Universal(Attack, norms={2, math.inf}, paper=PAPER):
             total += way[reached].sum(0)
             if bool(reached.all()) or step == self.way:
                 break
-            boundary = nearest_boundary(goal, x_adv, logits, pull, goal.rivals(logits, self.classes - 1), threat.p)
-            way, rows = way + boundary.step(threat.p, self.overshoot), ~reached
+            boundary = nearest_boundary(goal, x_adv, logits, pull, goal.rivals(logits, self.classes - 1), _WAY)
+            way, rows = way + boundary.step(_WAY, self.overshoot), ~reached
             x, way, goal = x[rows], way[rows], take(goal, rows)
         ball = replace(threat, lower=-math.inf, upper=math.inf, quantize=None)
         return ball.project((change + total)[None], torch.zeros_like(change)[None])[0]

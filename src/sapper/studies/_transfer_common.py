@@ -1,0 +1,36 @@
+"""What the studies of transfer share: networks of several architectures on MNIST, what they answer, what it costs."""
+
+import torch
+from torch import nn
+
+from sapper.lab import Lab
+from sapper.models.model import Model
+from sapper.oracle import TorchOracle, frozen
+from sapper.tensors import Batch, Labels, Mask
+
+LARGE, SMALL = ("lenet", "wong_kolter", "mlp", "maxout"), ("wong_kolter", "mlp", "softmax")
+"""Architectures of the two scales."""
+
+
+def networks(lab: Lab) -> dict[str, Model]:
+    """One of each architecture, all taught the same samples."""
+    if lab.scale == "paper":
+        return {name: lab.model(name, "train", 4) for name in LARGE}
+    return {name: lab.model(name, "train[:2000]", 2, batch_size=20) for name in SMALL}
+
+
+def answers(model: nn.Module, x: Batch) -> Labels:
+    with frozen(model):
+        return torch.cat([TorchOracle(model).logits(part) for part in x.split(256)]).argmax(1)
+
+
+def percent(mask: Mask) -> float:
+    """How many are true."""
+    return 100 * float(mask.double().mean())
+
+
+def accuracies(lab: Lab, models: dict[str, nn.Module]) -> str:
+    """In words, over test samples."""
+    data = lab.samples("test", lab.size(paper=10_000, smoke=200))
+    told = (f"{name} {percent(answers(model, data.x) == data.y):.1f} %" for name, model in models.items())
+    return f"Accuracy on {len(data)} test samples: {', '.join(told)}."
