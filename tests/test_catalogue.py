@@ -143,6 +143,8 @@ def test_restarts_are_a_cascade_of_equals() -> None:
     [
         ("pdg", r"unknown attack 'pdg': did you mean pgd"),
         ("jmsa", r"did you mean jsma"),
+        ("autoattack:steps=3", r"the suite autoattack takes neither options nor restarts"),
+        ("2*minimal", r"the suite minimal takes neither"),
         ("carrot", r"unknown attack 'carrot': known: .*bim, .*fgsm, .*jsma"),
         ("", r"unknown attack ''"),
         ("pgd:step=3", r"unknown option of pgd 'step': did you mean steps or step_size"),

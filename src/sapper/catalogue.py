@@ -86,6 +86,10 @@ def attack(text: str) -> Attack | Cascade:
     cascades = {name: suite.cascade for name, suite in suites().items() if suite.cascade}
     if text.strip() in cascades:
         return Cascade(name, tuple(stage for one in cascades[name] for stage in stages(attack(one))))
+    if name in cascades:
+        raise UsageError(
+            f"the suite {name} takes neither options nor restarts, got '{text}': its attacks do, one by one."
+        )
     if name not in known:
         raise unknown("attack", name, [*known, *cascades])
     every = tuple(_build(known[name], values) for values in _series(written))

@@ -2,6 +2,7 @@
 steps, and the shrinkage of FISTA (Beck and Teboulle 2009).
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -41,10 +42,15 @@ def adam(gradient: Batch, moments: Moments, rate: float | Scalars) -> tuple[Batc
     count = moments.count + 1
     mean = torch.lerp(gradient, moments.mean, _KEPT_MEAN)
     square = torch.lerp(gradient.square(), moments.square, _KEPT_SQUARE)
-    seen = per_row(1 - _KEPT_SQUARE ** count.to(gradient.dtype), gradient)
-    size = per_row(-rate / (1 - _KEPT_MEAN ** count.to(gradient.dtype)), gradient)
+    seen = per_row((1 - _KEPT_SQUARE ** count.double()).to(gradient.dtype), gradient)  # 1 − 0.999 is 0 in bfloat16
+    size = per_row((-rate / (1 - _KEPT_MEAN ** count.double())).to(gradient.dtype), gradient)
     step = mean / (square / seen).sqrt_().add_(_FLOOR) * size
     return step, Moments(mean=mean, square=square, count=count)
+
+
+def half_cosine(age: Counts, steps: int, first: float, last: float, dtype: torch.dtype) -> Scalars:
+    """A schedule by each row's age: from first to last along half a cosine (Loshchilov and Hutter 2017)."""
+    return (last + (first - last) * (1 + (age.double() * (math.pi / steps)).cos()) / 2).to(dtype)
 
 
 def shrunk(change: Batch, by: Scalars) -> Batch:

@@ -170,9 +170,8 @@ def _loss(groups: list[list[_Trial]]) -> Finding | None:
         return None
     counted = []
     for group in groups:
-        held = _held(group) & (
-            reduce(lambda a, b: a + b, (t.cases["forwards"].fill_null(0) for t in group)) > len(group)
-        )
+        asked = reduce(lambda a, b: a + b, (t.cases["forwards"].fill_null(0) for t in group))
+        held = _held(group) & (asked > 2 * len(group))  # who asks of the sample and one candidate cannot get nearer
         counted.append((group, int((held & _every(group, _stuck)).sum()), int(held.sum())))
     texts = [
         f"under {group[0].threat} no attack came nearer to its goal in {count} of {of} cases that held"
@@ -254,7 +253,8 @@ def _gradient_free(groups: list[list[_Trial]], probes: list[Probe]) -> Finding |
         seeing, blind = [t for t in group if t.has_gradients], [t for t in group if not t.has_gradients]
         if seeing and blind:
             held = _held(seeing)
-            only, of = int((held & ~_held(blind)).sum()), int(held.sum())
+            fell = reduce(lambda a, b: a | b, (t.cases["found"].fill_null(value=False) for t in blind))
+            only, of = int((held & fell).sum()), int(held.sum())
             told.append((f"{only} of {of} cases that held under {seeing[0].threat} fell to {_names(blind)}", of, only))
     return _worst(
         "attacks without gradients", told,

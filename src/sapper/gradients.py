@@ -43,7 +43,7 @@ def check_gradients(oracle: GradientOracle, x: Batch, bounds: tuple[float, float
         return Finding(_NAME, "warning", f"there are none: {str(error).partition(chr(10))[0].rstrip('.')}", _REMEDY)
     margin, length = goal.margin(logits), gradient.flatten(1).abs().sum(1)
     hidden = _hidden(margin, length, bounds[1] - bounds[0])
-    bad, share = int((~length.isfinite()).sum()), float(hidden.double().mean())
+    bad, share = int((~length.isfinite()).sum() + _bad(oracle, x)), float(hidden.double().mean())
     if bad:
         return Finding(_NAME, "warning", f"nan or infinity at {bad} of {len(x)} clean samples", _REMEDY)
     if share > 0.05:
@@ -55,6 +55,13 @@ def check_gradients(oracle: GradientOracle, x: Batch, bounds: tuple[float, float
         return Finding(_NAME, "ok", f"neither zero nor vanishing at {len(x)} clean samples", "")
     evidence = f"they tell {max(0.0, told):.0%} of how the margins change when {len(x)} clean samples change a little"
     return Finding(_NAME, "ok", evidence, "") if told > 0.5 else Finding(_NAME, "warning", evidence, _REMEDY)
+
+
+def _bad(oracle: GradientOracle, x: Batch) -> int:
+    """At how many samples as they are, on the walls of the box perhaps, the gradient is not finite."""
+    logits, pull = oracle.vjp(x)
+    gradient = pull(Untargeted(logits.argmax(1)).cotangent("margin", logits))
+    return int((~gradient.isfinite()).flatten(1).any(1).sum())
 
 
 def lost(oracle: GradientOracle, x: Batch) -> int:
@@ -91,7 +98,7 @@ def _told(oracle: GradientOracle, x: Batch, goal: Untargeted, gradient: Batch, s
     foretold, measured = torch.cat(wanted).double(), torch.cat(seen).double()
     rounding = 100 * torch.finfo(x.dtype).eps * float(oracle.logits(x).abs().max())
     if float(measured.square().mean().sqrt()) < rounding:
-        return None
+        return 0.0 if float(foretold.square().mean().sqrt()) > rounding else None
     # by rows, so that no sample with large margins stands for all
     size = measured.reshape(_DIRECTIONS, -1).square().sum(0).sqrt().repeat(_DIRECTIONS).clamp_min(rounding)
     return float(1 - ((measured - foretold) / size).square().sum() / (measured / size).square().sum())

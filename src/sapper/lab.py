@@ -60,7 +60,7 @@ class Lab:
     def audit(
         self, name: str, model: Model, split: str, *, limit: int | None, goal: str, threat: str, attack: str
     ) -> Path:
-        """One attack as `sapper audit` runs it; what is done is not done again.
+        """One attack as `sapper audit --no-doctor` runs it; what is done is not done again.
 
         Returns:
             The run folder.
@@ -68,7 +68,7 @@ class Lab:
         data = self.samples(split, limit)
         spec = Spec(
             model=model.reference, data=self.data, split=split, limit=limit, goal=goal, threats=(threat,),
-            attacks=(attack,), seed=self.seed, model_digest=model.digest, data_digest=data.digest(),
+            attacks=(attack,), seed=self.seed, doctor=False, model_digest=model.digest, data_digest=data.digest(),
         )  # fmt: skip
         run, _ = audit(spec, model, data, self.out / "runs" / name, self.device, self.console)
         return run

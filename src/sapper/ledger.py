@@ -53,7 +53,8 @@ class Ledger:
     def closed(self, case: Case) -> Mask:
         """Which of these cases have nothing left to ask: no answer, no query left, or found, which a budget makes final."""
         closed = self.broken[case.index] | self._spent(case)
-        return closed if case.threat.eps is None else closed | self.found[case.index]
+        found = self.found[case.index]
+        return closed | (found & (self.distance[case.index] == 0) if case.threat.eps is None else found)
 
     def _spent(self, case: Case) -> Mask:
         if self.queries is None:
@@ -67,7 +68,7 @@ class Ledger:
         self.first_margin[rows] = torch.where(self.forwards[rows] == 0, margin, self.first_margin[rows])
         self.best_margin[rows] = self.best_margin[rows].fmin(margin)
         self.forwards[rows] += 1
-        self.broken[rows] |= ~logits.isfinite().all(1)
+        self.broken[rows] |= ~logits.isfinite().all(1) & x_adv.flatten(1).isfinite().all(1)
         reached = (case.goal.reached(logits.argmax(1), logits) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
         if not len(reached):
             return
@@ -80,13 +81,15 @@ class Ledger:
         self.x_adv[rows] = x_adv[better]
         self.steps[rows] = self._taken[rows] + case.age[better]
 
-    def look_at(self, case: Case, gradient: Batch) -> None:
-        """Counts a backward pass, and whether its gradient can be followed."""
+    def look_at(self, case: Case, gradient: Batch) -> bool:
+        """Counts a backward pass, and whether its gradient can be followed; says whether any entry is nan or infinite."""
         rows, tiny = case.index, torch.finfo(gradient.dtype).tiny
         largest = gradient.flatten(1).abs().amax(1)  # nan where there is one; ten times as fast as the norm
         self.backwards[rows] += 1
         self.zero_gradients[rows] += largest < tiny
-        self.bad_gradients[rows] += ~largest.isfinite()
+        bad = ~largest.isfinite()
+        self.bad_gradients[rows] += bad
+        return bool(bad.any())
 
     def leave(self, case: Case, candidate: Batch) -> None:
         """Notes that these cases' attack has ended, and with what."""
@@ -120,5 +123,5 @@ class Door:
 
     def _counted(self, pull: Callable[[Logits], Batch], cotangent: Logits) -> Batch:
         gradient = pull(cotangent)
-        self._ledger.look_at(self._case, gradient)
-        return gradient
+        is_bad = self._ledger.look_at(self._case, gradient)
+        return gradient.nan_to_num(0.0, 0.0, 0.0) if is_bad else gradient  # one such entry would spoil all that follows

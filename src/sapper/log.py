@@ -177,6 +177,13 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
             part.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Removes what processes that were killed had half written."""
+    for part in folder.rglob(".*.part"):
+        if not Path("/proc", part.name.split(".")[-2]).exists():
+            part.unlink(missing_ok=True)
+
+
 def write_json(path: Path, value: object) -> None:
     text = msgspec.json.format(msgspec.json.encode(value), indent=2)
     write_whole(path, lambda part: part.write_bytes(text + b"\n"))

@@ -82,7 +82,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
         outputs,
         gradients,
         _input_range(data),
-        _accuracy(accuracy, classes, len(x), better),
+        _accuracy(accuracy, classes, float(data.y.bincount().max()) / len(x), len(x), better),
     ]
     return Preflight(logits, predictions, confidence, accuracy, findings, remedies)
 
@@ -202,7 +202,9 @@ def _input_range(data: Data) -> Finding:
     )
 
 
-def _accuracy(accuracy: float, classes: int, samples: int, better: tuple[float, float, str] | None) -> Finding:
+def _accuracy(
+    accuracy: float, classes: int, share: float, samples: int, better: tuple[float, float, str] | None
+) -> Finding:
     evidence = f"{accuracy:.1%} of {samples} clean samples are right"
     if better:
         there, here, options = better
@@ -212,7 +214,8 @@ def _accuracy(accuracy: float, classes: int, samples: int, better: tuple[float, 
             f"{evidence}; of the first {_LOOKED_AT}, {here:.1%} as they are and {there:.1%} when shown with {options}",
             f"the normalisation is missing or another one: audit with {options}, or put it into the model",
         )
-    if accuracy > 2 / classes or accuracy >= 0.9:
+    guess = max(share, 1 / classes)  # what the commonest class alone would give
+    if accuracy > guess + (1 - guess) / 10 or accuracy >= 0.9:
         return Finding("clean accuracy", "ok", evidence, "")
     return Finding(
         "clean accuracy",

@@ -57,8 +57,8 @@ class Patients:
     x: Batch
     queries: int | None
 
-    def attacked(self, attack: Attack | Cascade, threat: Threat, queries: int | None = None) -> int | None:
-        """How many fall to an attack; None where the model has no derivative for it."""
+    def attacked(self, attack: Attack | Cascade, threat: Threat, queries: int | None = None) -> Mask | None:
+        """Which fall to an attack; None where the model has no derivative for it."""
         try:
             crafted = craft_cases(
                 self.view.shown, attack, self.x, self.cases.goal, threat, noise.mix(self.cases.key + 1),
@@ -66,7 +66,13 @@ class Patients:
             )  # fmt: skip
         except (ModelError, RuntimeError):
             return None
-        return int(crafted.found.sum())
+        return crafted.found
+
+    def left(self, fallen: Mask | None) -> "Patients":
+        """Without those that fell."""
+        if fallen is None:
+            return self
+        return replace(self, cases=take(self.cases, ~fallen), x=self.x[~fallen])
 
     def reached(self, x_adv: Batch) -> Mask:
         """Which goals these inputs reach, once they are legal."""
@@ -101,12 +107,18 @@ def probe(
 def _probe(patients: Patients, strongest: Attack, x: Batch) -> Iterator[log.Probe]:
     threat = patients.threat
 
-    def told(name: str, attack: str, broken: int | None) -> Iterator[log.Probe]:
-        if broken is not None:
-            yield log.Probe(name, str(threat), attack, len(patients.x), broken)
+    def told(name: str, attack: str, broken: Mask | int | None) -> Iterator[log.Probe]:
+        if broken is not None and len(patients.x):
+            yield log.Probe(
+                name, str(threat), attack, len(patients.x), int(broken if isinstance(broken, int) else broken.sum())
+            )
 
     harder = _harder(strongest)
-    yield from told("more steps", str(harder), patients.attacked(harder, threat))
+    fallen = patients.attacked(harder, threat)
+    yield from told("more steps", str(harder), fallen)
+    patients = patients.left(fallen)  # what follows is evidence only where a fair attack fails
+    if not len(patients.x):
+        return
     if math.isfinite(threat.width):
         whole = _whole_box(threat, x[0].numel())
         yield from told("largest budget", f"pgd {whole}", patients.attacked(PGD(), whole))
@@ -180,9 +192,10 @@ def _transferred(patients: Patients, x: Batch) -> int:
 
 
 def _step_sizes(attack: Attack | Cascade, threat: Threat, x: Batch) -> Iterator[log.Probe]:
-    """Of attacks that were given one, the step and all steps together, in budgets."""
+    """Of attacks that were given one where it else follows from the budget: the step and all steps together, in budgets."""
     for stage in dict.fromkeys(stages(attack, threat)):
         steps, size = getattr(stage, "steps", None), getattr(stage, "step_size", None)
-        if threat.eps is not None and isinstance(steps, int) and size is not None:
+        follows = any(one.name == "step_size" and one.default is None for one in catalogue.options(type(stage)))
+        if threat.eps is not None and isinstance(steps, int) and size is not None and follows:
             share = float(size) / threat.budget(x[0].numel())
             yield log.Probe("step size", str(threat), str(stage), 0, 0, share, steps * share)

@@ -160,6 +160,7 @@ def _open(run: Path, spec: Spec) -> None:
             raise RunError(f"{run} is there and is no run folder: give another --out, or empty it.")
         log.write_toml(run / "spec.toml", spec.plain())
         return
+    log.sweep(run)
     there = from_plain(log.read_spec(run))
     if there != spec:
         raise RunError(

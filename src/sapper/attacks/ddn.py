@@ -7,7 +7,6 @@ Differs from the authors' code: where the gradient is zero the change keeps its 
 Rounding is the threat's business. Under a budget the norm does not exceed it.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,6 +14,7 @@ import torch
 
 from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
+from sapper.descent import half_cosine
 from sapper.errors import UsageError, require_positive
 from sapper.oracle import GradientOracle
 from sapper.tensors import Scalars, per_row
@@ -69,7 +69,7 @@ class DDN(Attack, norms={2}, paper=PAPER, minimal=True):
         reached = case.goal.reached(logits.argmax(1), logits)
 
         way = gradient / per_row(_least(gradient.flatten(1).abs().amax(1)), gradient)  # its squares do not underflow
-        size = 0.01 + 0.99 * (1 + (case.age * (math.pi / self.steps)).cos()) / 2  # from 1 to 0.01
+        size = half_cosine(case.age, self.steps, 1.0, 0.01, case.x.dtype)
         change = (state.x_adv - case.x).sub_(way * per_row(size * case.threat.unit / _least(norm(way, 2)), way))
         radius = torch.minimum(state.norm * torch.where(reached, 1 - self.gamma, 1 + self.gamma), state.most)
         x_adv = case.threat.clip(case.x + change * per_row(radius / _least(norm(change, 2)), change))

@@ -15,6 +15,7 @@ import torch
 
 from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
+from sapper.descent import half_cosine
 from sapper.errors import UsageError, require_positive
 from sapper.oracle import GradientOracle
 from sapper.tensors import Mask, Scalars, per_row
@@ -94,7 +95,7 @@ class FMN(Attack, norms={0, 1, 2, math.inf}, paper=PAPER, minimal=True):
 
     def _annealed(self, case: Case, last: float, first: float) -> Scalars:
         """From first to last along half a cosine, by each row's age."""
-        return last + (first - last) * (1 + (case.age * (math.pi / self.steps)).cos()) / 2
+        return half_cosine(case.age, self.steps, first, last, case.x.dtype)
 
 
 def _least(divisor: Scalars) -> Scalars:

@@ -88,6 +88,8 @@ class MIFGSM(Attack, norms={2, math.inf}, paper=PAPER):
         return goal.surer(self.confidence)
 
     def start(self, case: Case, oracle: GradientOracle) -> Moving:
+        if self.diversity or self.nesterov:
+            oracle.logits(case.x)  # else never asked about: the steps ask about other views of it
         return Moving(x_adv=case.x, momentum=torch.zeros_like(case.x))
 
     def step(self, case: Case, oracle: GradientOracle, state: Moving) -> Moving:

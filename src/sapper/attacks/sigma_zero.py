@@ -8,14 +8,13 @@ Differs from the authors' code: the margin's gradient is divided by its largest 
 that a model's temperature does not matter. Under a budget nothing changes: the nearest is sought all the same.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
 
 from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
-from sapper.descent import Moments, adam
+from sapper.descent import Moments, adam, half_cosine
 from sapper.errors import UsageError, require_not_negative, require_positive
 from sapper.oracle import GradientOracle
 from sapper.tensors import Batch, Scalars, per_row
@@ -72,7 +71,7 @@ class SigmaZero(Attack, norms={0}, paper=PAPER, minimal=True):
 
         change = (state.x_adv - case.x) / case.threat.unit
         gradient = push.masked_fill(per_row(reached, push), 0) + self._count_slope(change)
-        rate = 0.1 + 0.9 * (1 + (case.age * (math.pi / self.steps)).cos()) / 2  # from 1 to 0.1
+        rate = half_cosine(case.age, self.steps, 1.0, 0.1, case.x.dtype)
         step, moments = adam(_scaled(gradient), state.moments, self.step_size)
         x_adv = case.threat.clip(state.x_adv + step * per_row(rate * case.threat.unit, step))
 
