@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sapper import doctor, log, run
+from sapper import doctor, log, preflight, run
 from sapper.data.loading import load_data
 from sapper.models.model import Model
 from sapper.spec import Spec
@@ -142,7 +142,7 @@ WARD = {
     "softmax": patient(lambda: net(after=lambda z: z.softmax(1)), "outputs are logits", doctor=False),
     "hard softmax": patient(lambda: net(after=lambda z: (100 * z).softmax(1)), "gradients", "largest budget", *WITHOUT),
     "noise layer": patient(
-        lambda: net(after=lambda z: z + 2 * torch.randn_like(z)), "randomised output", "attacks without gradients"
+        lambda: net(after=lambda z: z + 2 * torch.randn_like(z)), "randomised output", "more steps"
     ),
     "dropout left on": patient(
         lambda: net(before=lambda x: functional.dropout(x, 0.3, training=True)), "randomised output"
@@ -181,6 +181,45 @@ def test_the_healthy_get_a_clean_bill(learned: Callable[[], dict[str, Tensor]], 
     findings = audited(net(learned()), tmp_path, attacks=("pgd", "mifgsm"), goal=goal)
     assert ill(findings) == set(), {name: findings[name].evidence for name in ill(findings)}
     assert len(findings) >= 13
+
+
+@pytest.mark.parametrize(
+    ("attack", "threat"), [("quick", "linf:0.1"), ("carlini_wagner:steps=100", "l2:0.5"), ("minimal", "l2:min")]
+)
+def test_steps_in_units_of_their_own_are_no_illness(attack: str, threat: str, tmp_path: Path) -> None:
+    findings = audited(net(hardened()), tmp_path, attacks=(attack,), threats=(threat,))
+    assert ill(findings) == set(), {name: findings[name].evidence for name in ill(findings)}
+
+
+def test_a_weak_attack_is_called_weak_and_the_model_is_not_accused(tmp_path: Path) -> None:
+    findings = audited(net(hardened()), tmp_path, attacks=("universal",), threats=("linf:0.2",))
+    assert ill(findings) == {"more steps"}
+
+
+def test_gradients_that_are_not_finite_at_black_pixels_are_seen_and_followed_elsewhere(tmp_path: Path) -> None:
+    findings = audited(net(before=lambda x: x + 0 * x.sqrt()), tmp_path, attacks=("pgd",))
+    assert "nan or infinity" in findings["gradients"].evidence
+    assert "cases that could not be run" not in findings
+    robust = log.read_summary(tmp_path).worst_case[0].robust_accuracy
+    audited(net(), tmp_path / "sound")
+    sound = log.read_summary(tmp_path / "sound").worst_case[0].robust_accuracy
+    assert sound is not None
+    assert robust is not None
+    assert sound <= robust < 1
+
+
+def test_an_attack_that_crashed_did_not_beat_the_others(tmp_path: Path) -> None:
+    begun(tmp_path)
+    shard(tmp_path, "a")
+    none = [None] * 4
+    shard(tmp_path, "b", found=none, backwards=none, forwards=none, error=["it failed"] * 4)
+    assert found_in(tmp_path, WORK)["attacks without gradients"].verdict == "ok"
+
+
+def test_a_fair_model_of_two_classes_is_not_in_doubt() -> None:
+    assert preflight._accuracy(0.85, 2, 0.5, 100, None).verdict == "ok"
+    assert preflight._accuracy(0.85, 2, 0.85, 100, None).verdict == "warning"
+    assert preflight._accuracy(0.15, 10, 0.1, 100, None).verdict == "warning"
 
 
 REMEDIED = {

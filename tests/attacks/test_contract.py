@@ -267,3 +267,14 @@ def test_its_name_with_options_can_be_read_and_each_option_has_help(name: str, n
     assert norm in catalogue.norms(type(attack))
     assert catalogue.description(type(attack))
     assert type(attack).paper.bibtex()
+
+
+@EACH
+def test_a_model_of_bfloat16_is_attacked_in_bfloat16(name: str, norm: str) -> None:
+    model = network().bfloat16()
+    x = X.bfloat16()
+    result = attacked(name, norm, model=model, x=x, y=predict(model, x))
+    assert result.x_adv.dtype == torch.bfloat16
+    assert not result.broken.any()
+    assert result.found.any()
+    assert torch.equal(result.found, predict(model, result.x_adv) != predict(model, x))

@@ -71,7 +71,8 @@ class DDN(Attack, norms={2}, paper=PAPER, minimal=True):
         way = gradient / per_row(_least(gradient.flatten(1).abs().amax(1)), gradient)  # its squares do not underflow
         size = half_cosine(case.age, self.steps, 1.0, 0.01, case.x.dtype)
         change = (state.x_adv - case.x).sub_(way * per_row(size * case.threat.unit / _least(norm(way, 2)), way))
-        radius = torch.minimum(state.norm * torch.where(reached, 1 - self.gamma, 1 + self.gamma), state.most)
+        grown = torch.where(reached, state.norm * (1 - self.gamma), state.norm * (1 + self.gamma))
+        radius = torch.minimum(grown, state.most)
         x_adv = case.threat.clip(case.x + change * per_row(radius / _least(norm(change, 2)), change))
         return Scaled(x_adv=x_adv, norm=radius, most=state.most)
 

@@ -94,10 +94,11 @@ class EAD(Attack, norms={1}, paper=PAPER, minimal=True):
         loss = search.weigh(case.goal.margin(logits)).masked_fill(reached, 0)
         reach = torch.where(case.age == 0, loss / search.constant, state.reach)
         gradient = 2 * change + search.weigh(push).masked_fill(per_row(reached, push), 0)
-        rate = (_SHARE * reach).clamp_max(self.step_size) * (1 - search.since / self.steps).sqrt()
+        rate = (_SHARE * reach).clamp_max(self.step_size) * (1 - search.since.to(reach.dtype) / self.steps).sqrt()
         change_next = shrunk(change - per_row(rate, change) * gradient, rate * weight)
         iterate = case.threat.clip(case.x + unit * change_next)
-        momentum = per_row(search.since / (search.since + 3), iterate)
+        since = search.since.to(iterate.dtype)
+        momentum = per_row(since / (since + 3), iterate)
         asked = case.threat.clip(iterate + momentum * (iterate - state.iterate))
 
         objective = loss + change.flatten(1).square().sum(1) + weight * norm(change, 1)
