@@ -128,3 +128,12 @@ def test_of_several_boundaries_the_nearest_is_found(norm: str) -> None:
     boundary = nearest_boundary(goal, x, logits, pull, goal.rivals(logits, 4), NORMS[norm])
     exact = exact_of(model).distance(x, y, Threat.parse(f"{norm}:1"))
     torch.testing.assert_close(boundary.distance(NORMS[norm]), exact, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("p", [2.0, math.inf])
+def test_a_boundary_out_of_sight_gives_no_nan(p: float) -> None:
+    point = torch.tensor([[0.2, 0.3]])
+    one = Boundary(point, torch.tensor([5.0]), torch.tensor([[1e-40, 0.0]]), torch.tensor([1]))
+    step = one.step(p, 0.02)
+    assert not step.isnan().any()
+    assert step[0, 1] == 0

@@ -68,7 +68,7 @@ class Ledger:
         self.first_margin[rows] = torch.where(self.forwards[rows] == 0, margin, self.first_margin[rows])
         self.best_margin[rows] = self.best_margin[rows].fmin(margin)
         self.forwards[rows] += 1
-        self.broken[rows] |= ~logits.isfinite().all(1) & x_adv.flatten(1).isfinite().all(1)
+        self.broken[rows] |= ~logits.isfinite().all(1)
         reached = (case.goal.reached(logits.argmax(1), logits) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
         if not len(reached):
             return

@@ -42,7 +42,8 @@ class Boundary:
         length = norm(slope, {2: 2, math.inf: 1}[p]).clamp_min(torch.finfo(slope.dtype).tiny)
         way = slope.sign() if p == math.inf else slope / length[:, None]
         rise = _beyond(self.lead / scale, self.point.flatten(1), slope, overshoot)
-        return (-way * (self.lead.sign() * rise / length)[:, None]).reshape(self.point.shape)
+        change = -way * (self.lead.sign() * rise / length)[:, None]
+        return torch.where(way == 0, 0, change).reshape(self.point.shape)  # the rise may be infinite
 
     def change(self, x: Batch, threat: Threat, overshoot: float = 0.0) -> Batch:
         """The smallest change, in the threat's norm and within its box, of `x` that takes it there.

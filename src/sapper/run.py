@@ -275,5 +275,7 @@ def _run_shard(
     except (ModelError, RuntimeError) as error:  # RuntimeError: how torch says that an operation has no derivative
         return rows.table(part, before, None, clean, nothing, str(error).partition("\n")[0]), clean
     crafted = replace(crafted, forwards=view.calls * crafted.forwards, backwards=view.calls * crafted.backwards)
-    table = rows.table(part, before, crafted, clean, stored, "the model answered with nan or infinity")
+    table = rows.table(
+        part, before, crafted, clean, stored, "the model answered with nan or infinity, or was asked about such"
+    )
     return table, crafted.x_adv

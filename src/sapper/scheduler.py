@@ -50,7 +50,7 @@ class Crafted:
     seconds: Scalars
     """This case's share of the time of its batches."""
     broken: Mask
-    """The model answered with nan or infinity on the way, so the case is not valid."""
+    """The model answered with nan or infinity on the way, or the attack asked about such, so the case is not valid."""
     zero_gradients: Counts
     """Backward passes that gave nothing to follow: all zero, or lost in underflow."""
     bad_gradients: Counts
