@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sapper.tensors import Batch, Counts, Mask, Scalars, per_row
+from sapper.tensors import Batch, Counts, Mask, Scalars, per_row, scaled
 
 _FACTOR = 10
 _CHECKS, _LEAST, _PROGRESS = 40, 10, 0.99
@@ -106,7 +106,5 @@ class ConstantSearch:
 
 def length(gradient: Batch, p: float) -> Scalars:
     """Each row's lp norm, without underflow."""
-    flat = gradient.flatten(1)
-    largest = flat.abs().amax(1)
-    scaled = flat / largest.clamp_min(torch.finfo(flat.dtype).tiny)[:, None]
-    return torch.linalg.vector_norm(scaled, ord=p, dim=1) * largest
+    way, largest = scaled(gradient)
+    return torch.linalg.vector_norm(way.flatten(1), ord=p, dim=1) * largest

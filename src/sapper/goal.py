@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from sapper import noise
 from sapper.errors import UsageError
-from sapper.tensors import Counts, Labels, LabelSets, Logits, Mask, Scalars
+from sapper.tensors import Counts, Labels, LabelSets, Logits, Mask, Scalars, nonzero
 
 KINDS = ("confidence reduction", "misclassification", "targeted misclassification", "source/target misclassification")
 
@@ -268,7 +268,7 @@ def _spread(logits: Logits, first: int, last: int) -> Scalars | float:
     if logits.shape[1] < first:
         return 1.0
     top = logits.topk(min(last, logits.shape[1]), dim=1).values
-    return (top[:, 0] - top[:, first - 1 :].mean(1)).clamp_min(torch.finfo(logits.dtype).tiny)
+    return nonzero(top[:, 0] - top[:, first - 1 :].mean(1))
 
 
 def _of(logits: Logits, index: Labels) -> Scalars:

@@ -43,7 +43,9 @@ def check_gradients(oracle: GradientOracle, x: Batch, bounds: tuple[float, float
         return Finding(_NAME, "warning", f"there are none: {str(error).partition(chr(10))[0].rstrip('.')}", _REMEDY)
     margin, length = goal.margin(logits), gradient.flatten(1).abs().sum(1)
     hidden = _hidden(margin, length, bounds[1] - bounds[0])
-    bad, share = int((~length.isfinite()).sum() + _bad(oracle, x)), float(hidden.double().mean())
+    on_the_walls = _followed(oracle, x)  # where the samples themselves may lie
+    bad = int((~length.isfinite() | ~on_the_walls.flatten(1).isfinite().all(1)).sum())
+    share = float(hidden.double().mean())
     if bad:
         return Finding(_NAME, "warning", f"nan or infinity at {bad} of {len(x)} clean samples", _REMEDY)
     if share > 0.05:
@@ -57,18 +59,15 @@ def check_gradients(oracle: GradientOracle, x: Batch, bounds: tuple[float, float
     return Finding(_NAME, "ok", evidence, "") if told > 0.5 else Finding(_NAME, "warning", evidence, _REMEDY)
 
 
-def _bad(oracle: GradientOracle, x: Batch) -> int:
-    """At how many samples as they are, on the walls of the box perhaps, the gradient is not finite."""
-    logits, pull = oracle.vjp(x)
-    gradient = pull(Untargeted(logits.argmax(1)).cotangent("margin", logits))
-    return int((~gradient.isfinite()).flatten(1).any(1).sum())
-
-
 def lost(oracle: GradientOracle, x: Batch) -> int:
     """At how many samples the gradient of the predicted class's margin is exactly zero."""
+    return int((_followed(oracle, x) == 0).flatten(1).all(1).sum())
+
+
+def _followed(oracle: GradientOracle, x: Batch) -> Batch:
+    """The gradient of the predicted class's margin."""
     logits, pull = oracle.vjp(x)
-    gradient = pull(Untargeted(logits.argmax(1)).cotangent("margin", logits))
-    return int((gradient == 0).flatten(1).all(1).sum())
+    return pull(Untargeted(logits.argmax(1)).cotangent("margin", logits))
 
 
 def _inside(x: Batch, bounds: tuple[float, float]) -> tuple[Batch, float]:

@@ -6,7 +6,7 @@ import torch
 from torch.nn import functional
 
 from sapper import noise
-from sapper.tensors import Batch, Counts, LabelSets, per_row
+from sapper.tensors import Batch, Counts, LabelSets, nonzero, per_row
 
 
 @dataclass(frozen=True)
@@ -69,5 +69,5 @@ def smoothed(gradient: Batch, width: int) -> Batch:
 
 def normalised(gradient: Batch) -> Batch:
     """Each row divided by its own l1 norm; a row without a gradient stays without."""
-    length = gradient.flatten(1).abs().sum(1).clamp_min(torch.finfo(gradient.dtype).tiny)
+    length = nonzero(gradient.flatten(1).abs().sum(1))
     return gradient / per_row(length, gradient)

@@ -5,9 +5,10 @@ evidence for the doctor; no case of the run is changed by it.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache, partial
 from pathlib import Path
 
 import polars as pl
@@ -56,6 +57,7 @@ class Patients:
     cases: Cases
     x: Batch
     queries: int | None
+    stand_in: Callable[[], TorchOracle]
 
     def attacked(self, attack: Attack | Cascade, threat: Threat, queries: int | None = None) -> Mask | None:
         """Which fall to an attack; None where the model has no derivative for it."""
@@ -88,6 +90,7 @@ def probe(
     threats = list(dict.fromkeys(threat for _, threat, _ in work))
     progress.begin("doctor", len(threats), found=False)
     found: list[log.Probe] = []
+    stand_in = cache(partial(_stand_in, view, x))  # trained once, and only if a threat leaves something to probe
     for number, threat in enumerate(threats, 1):
         jobs = [job for job in work if job[1] == threat]
         found += [step for attack, _, _ in jobs for step in _step_sizes(attack, threat, x)]
@@ -98,13 +101,13 @@ def probe(
             rows = _held(tables, 6 * strongest.limit(threat.budget(x[0].numel())))
             if len(rows):
                 part = take(cases, torch.tensor(rows, device=x.device))
-                patients = Patients(view, threat, part, threat.rounded(x[part.sample]), spec.queries)
-                found += _probe(patients, strongest, x)
+                patients = Patients(view, threat, part, threat.rounded(x[part.sample]), spec.queries, stand_in)
+                found += _probe(patients, strongest)
         progress.step(number, 0)
     return found
 
 
-def _probe(patients: Patients, strongest: Attack, x: Batch) -> Iterator[log.Probe]:
+def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
     threat = patients.threat
 
     def told(name: str, attack: str, broken: Mask | int | None) -> Iterator[log.Probe]:
@@ -120,7 +123,7 @@ def _probe(patients: Patients, strongest: Attack, x: Batch) -> Iterator[log.Prob
     if not len(patients.x):
         return
     if math.isfinite(threat.width):
-        whole = _whole_box(threat, x[0].numel())
+        whole = _whole_box(threat, patients.x[0].numel())
         yield from told("largest budget", f"pgd {whole}", patients.attacked(PGD(), whole))
     if threat.quantize is not None:
         yield from told("unrounded", str(strongest), patients.attacked(strongest, replace(threat, quantize=None)))
@@ -128,7 +131,7 @@ def _probe(patients: Patients, strongest: Attack, x: Batch) -> Iterator[log.Prob
     square = catalogue.attacks().get("square")
     if square and threat.p in square.norms:
         yield from told("square", f"square, {_QUERIES} questions", patients.attacked(square(), threat, _QUERIES))
-    yield from told("surrogate", "pgd on a stand-in", _transferred(patients, x))
+    yield from told("surrogate", "pgd on a stand-in", _transferred(patients))
 
 
 def _held(tables: list[pl.DataFrame], cost: int) -> list[int]:
@@ -178,13 +181,16 @@ def _shaken(patients: Patients) -> int:
     return int(broken.sum())
 
 
-def _transferred(patients: Patients, x: Batch) -> int:
+def _stand_in(view: View, x: Batch) -> TorchOracle:
+    classes = view.model.logits(x[:1]).shape[1]
+    return TorchOracle(surrogate(view.model, x, classes, view.size))
+
+
+def _transferred(patients: Patients) -> int:
     """PGD on a stand-in, to its end: what barely fools one model seldom fools another."""
-    classes = patients.view.model.logits(x[:1]).shape[1]
-    stand_in = TorchOracle(surrogate(patients.view.model, x, classes, patients.view.size))
     x_adv, budget = patients.x, patients.threat.budget(patients.x[0].numel())
     for _ in range(_TRANSFER_STEPS):
-        logits, pull = stand_in.vjp(x_adv)
+        logits, pull = patients.stand_in().vjp(x_adv)
         gradient = pull(patients.cases.goal.cotangent("margin", logits))
         x_adv = patients.threat.descend(x_adv, gradient, 2.5 * budget / _TRANSFER_STEPS)
         x_adv = patients.threat.project(x_adv, patients.x)

@@ -13,7 +13,7 @@ import torch
 from torch.nn.functional import pad
 
 from sapper.goal import Goal
-from sapper.tensors import Batch, Flat, Labels, LabelSets, Logits, Scalars, per_row
+from sapper.tensors import Batch, Flat, Labels, LabelSets, Logits, Scalars, nonzero, per_row, scaled
 from sapper.threat import Threat, norm
 
 
@@ -39,7 +39,7 @@ class Boundary:
     def step(self, p: float, overshoot: float) -> Batch:
         """The smallest change that takes that point there in l2 or linf, with no box; see `change`."""
         slope, scale = self._slope()
-        length = norm(slope, {2: 2, math.inf: 1}[p]).clamp_min(torch.finfo(slope.dtype).tiny)
+        length = nonzero(norm(slope, {2: 2, math.inf: 1}[p]))
         way = slope.sign() if p == math.inf else slope / length[:, None]
         rise = _beyond(self.lead / scale, self.point.flatten(1), slope, overshoot)
         change = -way * (self.lead.sign() * rise / length)[:, None]
@@ -61,9 +61,7 @@ class Boundary:
 
     def _slope(self) -> tuple[Flat, Scalars]:
         """The gradient in units of its largest entry, so that nothing underflows, and that unit."""
-        slope = self.gradient.flatten(1)
-        scale = slope.abs().amax(1).clamp_min(torch.finfo(slope.dtype).tiny)
-        return slope / scale[:, None], scale
+        return scaled(self.gradient.flatten(1))
 
 
 def _beyond(lead: Scalars, x: Flat, slope: Flat, overshoot: float) -> Scalars:
@@ -109,7 +107,7 @@ def _linf_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
 def _l2_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
     """min(λ·slope, room) with the λ at which Σ slope·size is the rise: the Lagrangian's solution."""
     room = torch.where(slope > 0, room, 0)
-    joint = torch.where(slope > 0, room / slope.clamp_min(torch.finfo(slope.dtype).tiny), 0)
+    joint = torch.where(slope > 0, room / nonzero(slope), 0)
     level = _level(joint, slope.square(), slope * room, rise)
     return torch.minimum(level[:, None] * slope, room)
 
@@ -120,7 +118,7 @@ def _l1_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
     room = room.gather(1, order)
     gain = torch.where(steepest > 0, steepest * room, 0)
     left = (rise[:, None] - gain.cumsum(1) + gain).clamp_min(0)
-    size = torch.minimum(left / steepest.clamp_min(torch.finfo(slope.dtype).tiny), torch.where(steepest > 0, room, 0))
+    size = torch.minimum(left / nonzero(steepest), torch.where(steepest > 0, room, 0))
     return torch.zeros_like(slope).scatter(1, order, size)
 
 

@@ -47,6 +47,17 @@ def choose(rows: Tensor, first: Record, second: Record) -> Record:
     return _map([first, second], lambda tensors: torch.where(per_row(rows, tensors[0]), *tensors))
 
 
+def scaled(values: Batch) -> tuple[Batch, Scalars]:
+    """In units of each row's largest entry, so that no square of them underflows; and these units, which are never 0."""
+    largest = nonzero(values.flatten(1).abs().amax(1))
+    return values / per_row(largest, values), largest
+
+
+def nonzero(divisor: Tensor) -> Tensor:
+    """Sizes to divide by: 0 becomes the smallest number that its type holds in full."""
+    return divisor.clamp_min(torch.finfo(divisor.dtype).tiny)
+
+
 def _map(records: list[Any], function: Any) -> Any:
     first = records[0]
     if isinstance(first, Tensor):

@@ -15,7 +15,7 @@ from torch.nn.functional import pad
 
 from sapper import noise
 from sapper.errors import UsageError, unknown
-from sapper.tensors import Batch, Counts, Flat, Mask, Scalars, per_row
+from sapper.tensors import Batch, Counts, Flat, Mask, Scalars, nonzero, per_row, scaled
 
 NORMS = {"l0": 0.0, "l1": 1.0, "l2": 2.0, "linf": math.inf}
 
@@ -143,7 +143,7 @@ class Threat:
         budget = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x))
         size = _within[self.p](wanted.abs(), room, budget)
         if self.p:  # what rounding left over
-            size = size * (budget / norm(size, self.p).clamp_min(budget).clamp_min(torch.finfo(x.dtype).tiny))[:, None]
+            size = size * (budget / nonzero(norm(size, self.p).clamp_min(budget)))[:, None]
         inside = self.clip((start + wanted.sign() * size).reshape(x.shape))
         return torch.where(per_row(over, x), inside, clipped)
 
@@ -163,7 +163,7 @@ class Threat:
         if self.p == math.inf:
             return torch.sub(x, gradient.sign() * size).clamp_(self.lower, self.upper)
         g = gradient.flatten(1)
-        g = g / g.abs().amax(1, keepdim=True).clamp_min(torch.finfo(g.dtype).tiny)  # no underflow in what follows
+        g, _ = scaled(g)
         if self.p == 2:
             unit = g / g.norm(dim=1, keepdim=True).clamp_min(0.5)  # at least 1 wherever there is a gradient
             return self.clip(x - size * unit.reshape(x.shape))
@@ -212,7 +212,7 @@ def _l2_within(wanted: Flat, room: Flat, budget: Scalars) -> Flat:
     From the Lagrangian: the nearest point is clip(x + wanted / (1 + λ)). The squared length in s is piecewise quadratic
     with its joints where a feature meets the box.
     """
-    joint = torch.where(wanted > 0, room / wanted.clamp_min(torch.finfo(wanted.dtype).tiny), torch.inf)
+    joint = torch.where(wanted > 0, room / nonzero(wanted), torch.inf)
     joint, order = joint.sort(1)
     stuck = pad(room.gather(1, order).square().cumsum(1), (1, 0))  # of the first 0, 1, 2, … features
     free = pad(wanted.gather(1, order).square(), (0, 1)).flip(1).cumsum(1).flip(1)  # of the rest, without cancellation
@@ -221,7 +221,7 @@ def _l2_within(wanted: Flat, room: Flat, budget: Scalars) -> Flat:
     below = (length < area) & joint.isfinite()
     passed = below.sum(1, keepdim=True)  # joints below the s we look for
     left = (area - stuck.gather(1, passed)).clamp_min(0)
-    s = (left / free.gather(1, passed).clamp_min(torch.finfo(wanted.dtype).tiny)).sqrt()
+    s = (left / nonzero(free.gather(1, passed))).sqrt()
     return torch.minimum(s * wanted, room)
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from sapper.tensors import Batch, Counts, Flat
+from sapper.tensors import Batch, Counts, Flat, nonzero
 
 
 def image(x: Batch) -> Tensor:
@@ -61,4 +61,4 @@ def bump(down: Tensor, across: Tensor, side: Counts, window: Tensor, turned: Ten
 def unit(field: Tensor, over: tuple[int, ...] = (2, 3)) -> Tensor:
     """Of length 1 in each colour, or over other dimensions; where it is 0 it stays."""
     length = torch.linalg.vector_norm(field, dim=over, keepdim=True)
-    return field / length.clamp_min(torch.finfo(field.dtype).tiny)
+    return field / nonzero(length)

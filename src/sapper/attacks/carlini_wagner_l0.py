@@ -20,7 +20,7 @@ from sapper.descent import Moments, adam
 from sapper.errors import require_not_negative, require_positive
 from sapper.goal import Goal
 from sapper.oracle import GradientOracle
-from sapper.tensors import Batch, Counts, Flags, Scalars, choose, per_row
+from sapper.tensors import Batch, Counts, Flags, Scalars, choose, nonzero, per_row
 
 PAPER = Paper(
     title="Towards Evaluating the Robustness of Neural Networks",
@@ -90,7 +90,7 @@ class CarliniWagnerL0(Attack, norms={0}, paper=PAPER, minimal=True):
         unit, free = case.threat.unit, state.allowed.reshape(case.x.shape)
         logits, pull = oracle.vjp(state.x_adv)
         push = pull(case.goal.cotangent("margin", logits)) * unit * free
-        push = push / per_row(length(push, 2).clamp_min(torch.finfo(push.dtype).tiny), push)
+        push = push / per_row(nonzero(length(push, 2)), push)
         reached = case.goal.reached(logits.argmax(1), logits)
         change = (state.x_adv - case.x) / unit
 

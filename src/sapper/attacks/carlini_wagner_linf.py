@@ -22,7 +22,7 @@ from sapper.descent import Moments, adam
 from sapper.errors import UsageError, require_not_negative, require_positive
 from sapper.goal import Goal
 from sapper.oracle import GradientOracle
-from sapper.tensors import Counts, Scalars, per_row
+from sapper.tensors import Counts, Scalars, per_row, scaled
 from sapper.threat import norm
 
 PAPER = Paper(
@@ -97,8 +97,7 @@ class CarliniWagnerLinf(Attack, norms={math.inf}, paper=PAPER, minimal=True):
         logits, pull = oracle.vjp(state.x_adv)
         push = pull(case.goal.cotangent("margin", logits)) * unit
         reached = case.goal.reached(logits.argmax(1), logits)
-        largest = push.flatten(1).abs().amax(1).clamp_min(torch.finfo(push.dtype).tiny)
-        way = push / per_row(largest, push)
+        way, largest = scaled(push)
         tau = torch.where(
             case.age == 0, self._first(case, case.goal.margin(logits) / largest / norm(way, 1)), state.tau
         )

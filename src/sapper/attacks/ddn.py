@@ -17,7 +17,7 @@ from sapper.citation import Paper
 from sapper.descent import half_cosine
 from sapper.errors import UsageError, require_positive
 from sapper.oracle import GradientOracle
-from sapper.tensors import Scalars, per_row
+from sapper.tensors import Scalars, nonzero, per_row, scaled
 from sapper.threat import norm
 
 PAPER = Paper(
@@ -68,14 +68,10 @@ class DDN(Attack, norms={2}, paper=PAPER, minimal=True):
         gradient = pull(case.goal.cotangent(self.loss, logits))
         reached = case.goal.reached(logits.argmax(1), logits)
 
-        way = gradient / per_row(_least(gradient.flatten(1).abs().amax(1)), gradient)  # its squares do not underflow
+        way, _ = scaled(gradient)
         size = half_cosine(case.age, self.steps, 1.0, 0.01, case.x.dtype)
-        change = (state.x_adv - case.x).sub_(way * per_row(size * case.threat.unit / _least(norm(way, 2)), way))
+        change = (state.x_adv - case.x).sub_(way * per_row(size * case.threat.unit / nonzero(norm(way, 2)), way))
         grown = torch.where(reached, state.norm * (1 - self.gamma), state.norm * (1 + self.gamma))
         radius = torch.minimum(grown, state.most)
-        x_adv = case.threat.clip(case.x + change * per_row(radius / _least(norm(change, 2)), change))
+        x_adv = case.threat.clip(case.x + change * per_row(radius / nonzero(norm(change, 2)), change))
         return Scaled(x_adv=x_adv, norm=radius, most=state.most)
-
-
-def _least(divisor: Scalars) -> Scalars:
-    return divisor.clamp_min(torch.finfo(divisor.dtype).tiny)

@@ -21,7 +21,7 @@ from sapper.citation import Paper
 from sapper.errors import UsageError, require_positive
 from sapper.oracle import GradientOracle
 from sapper.projections import Boundary, nearest_boundary
-from sapper.tensors import Batch, Labels, Mask, per_row
+from sapper.tensors import Batch, Labels, Mask, nonzero, per_row
 from sapper.threat import norm
 
 PAPER = Paper(
@@ -97,7 +97,7 @@ class FAB(Attack, norms={1, 2, math.inf}, paper=PAPER, minimal=True):
         here = torch.where(per_row(reached, x_adv), case.x + self.beta * (x_adv - case.x), x_adv)
         from_here, from_x = (boundary.change(x, case.threat, self.overshoot) for x in (here, case.x))
         near, far = norm(from_here, case.threat.p), norm(from_x, case.threat.p)
-        alpha = (near / (near + far).clamp_min(torch.finfo(near.dtype).tiny)).clamp_max(self.alpha_max)
+        alpha = (near / nonzero(near + far)).clamp_max(self.alpha_max)
         return case.threat.clip(torch.lerp(here + from_here, case.x + from_x, per_row(alpha, here)))
 
     def _random(self, case: Case, boundary: Boundary) -> Batch:

@@ -18,7 +18,7 @@ from sapper.citation import Paper
 from sapper.descent import half_cosine
 from sapper.errors import UsageError, require_positive
 from sapper.oracle import GradientOracle
-from sapper.tensors import Mask, Scalars, per_row
+from sapper.tensors import Mask, Scalars, nonzero, per_row, scaled
 from sapper.threat import norm
 
 PAPER = Paper(
@@ -70,18 +70,17 @@ class FMN(Attack, norms={0, 1, 2, math.inf}, paper=PAPER, minimal=True):
         gradient = pull(case.goal.cotangent("margin", logits))
         reached, margin = case.goal.reached(logits.argmax(1), logits), case.goal.margin(logits)
 
-        largest = _least(gradient.flatten(1).abs().amax(1))
-        way = gradient / per_row(largest, gradient)  # its squares do not underflow
+        way, largest = scaled(gradient)
         come = case.threat.distance(state.x_adv, case.x)
         best = torch.where(reached, torch.minimum(state.best, come), state.best)
         radius = self._radius(case, state.radius, best, reached)
         if case.threat.p:  # a little beyond the linearised boundary
-            ahead = come + margin.abs() / largest / _least(norm(way, _DUAL[case.threat.p]))
+            ahead = come + margin.abs() / largest / nonzero(norm(way, _DUAL[case.threat.p]))
             beyond = ahead * (1 + self._annealed(case, _LEAST_GAMMA, self.gamma))
             radius = torch.where(best.isinf(), beyond, radius)
         radius = radius.minimum(case.threat.farthest(case.x)).clamp_max(case.budget)
 
-        size = self.step_size * case.threat.unit * self._annealed(case, 0.01, 1.0) / _least(norm(way, 2))
+        size = self.step_size * case.threat.unit * self._annealed(case, 0.01, 1.0) / nonzero(norm(way, 2))
         x_adv = case.threat.within(state.x_adv - way * per_row(size, way), case.x, radius)
         return Bounded(x_adv=x_adv, radius=radius, best=best)
 
@@ -96,7 +95,3 @@ class FMN(Attack, norms={0, 1, 2, math.inf}, paper=PAPER, minimal=True):
     def _annealed(self, case: Case, last: float, first: float) -> Scalars:
         """From first to last along half a cosine, by each row's age."""
         return half_cosine(case.age, self.steps, first, last, case.x.dtype)
-
-
-def _least(divisor: Scalars) -> Scalars:
-    return divisor.clamp_min(torch.finfo(divisor.dtype).tiny)

@@ -21,7 +21,7 @@ from sapper.errors import require_positive
 from sapper.goal import Targeted
 from sapper.limited_memory import Memory
 from sapper.oracle import GradientOracle
-from sapper.tensors import Batch, Flat, Logits, Mask, Scalars, per_row
+from sapper.tensors import Batch, Flat, Logits, Mask, Scalars, nonzero, per_row
 
 PAPER = Paper(
     title="Intriguing properties of neural networks",
@@ -86,7 +86,7 @@ class LBFGS(Attack, norms={2}, paper=PAPER, minimal=True):
         logits, pull = oracle.vjp(state.x_adv)
         loss, cotangent = _cross_entropy(case, logits)
         push = pull(cotangent).flatten(1) * case.threat.unit
-        certainty = (cotangent.abs().sum(1) / 2).clamp_min(torch.finfo(push.dtype).tiny)
+        certainty = nonzero(cotangent.abs().sum(1) / 2)
         search = state.search.seeing(push / certainty[:, None], p=2)
 
         trial = (state.x_adv - case.x).flatten(1) / case.threat.unit

@@ -17,7 +17,7 @@ from sapper.citation import Paper
 from sapper.descent import Moments, adam, half_cosine
 from sapper.errors import UsageError, require_not_negative, require_positive
 from sapper.oracle import GradientOracle
-from sapper.tensors import Batch, Scalars, per_row
+from sapper.tensors import Batch, Scalars, per_row, scaled
 
 PAPER = Paper(
     title="σ-zero: Gradient-based Optimization of ℓ0-norm Adversarial Examples",
@@ -66,13 +66,13 @@ class SigmaZero(Attack, norms={0}, paper=PAPER, minimal=True):
 
     def step(self, case: Case, oracle: GradientOracle, state: Thinning) -> Thinning:
         logits, pull = oracle.vjp(state.x_adv)
-        push = _scaled(pull(case.goal.cotangent("margin", logits)))
+        push, _ = scaled(pull(case.goal.cotangent("margin", logits)))
         reached = case.goal.reached(logits.argmax(1), logits)
 
         change = (state.x_adv - case.x) / case.threat.unit
         gradient = push.masked_fill(per_row(reached, push), 0) + self._count_slope(change)
         rate = half_cosine(case.age, self.steps, 1.0, 0.1, case.x.dtype)
-        step, moments = adam(_scaled(gradient), state.moments, self.step_size)
+        step, moments = adam(scaled(gradient)[0], state.moments, self.step_size)
         x_adv = case.threat.clip(state.x_adv + step * per_row(rate * case.threat.unit, step))
 
         rise = torch.where(reached, self.threshold_step, -self.threshold_step) * self.step_size * rate
@@ -84,9 +84,3 @@ class SigmaZero(Attack, norms={0}, paper=PAPER, minimal=True):
         """The derivative of Σ x²/(x² + sigma), a share of all features."""
         square = change.square()
         return 2 * self.sigma * change / (square + self.sigma).square() / change[0].numel()
-
-
-def _scaled(gradient: Batch) -> Batch:
-    """With a largest entry of 1, or 0 throughout."""
-    largest = gradient.flatten(1).abs().amax(1).clamp_min(torch.finfo(gradient.dtype).tiny)
-    return gradient / per_row(largest, gradient)

@@ -16,7 +16,7 @@ from sapper.models.softmax import build as softmax
 from sapper.oracle import TorchOracle, frozen
 from sapper.scheduler import craft_cases
 from sapper.studies._teaching import Lesson, Loss, samples, taught
-from sapper.tensors import Batch, Labels
+from sapper.tensors import Batch, Labels, nonzero
 from sapper.threat import Threat, norm
 
 PIXELS = 784
@@ -133,7 +133,7 @@ def magnified(made: Distorted, rms: float) -> Distorted:
     The paper prints x + 0.1 (x' − x) / ‖x' − x‖, which is √784 times smaller than the deviation of 0.1 it speaks of.
     """
     change = made.x_adv - made.x
-    size = norm(change, 2).clamp_min(torch.finfo(change.dtype).tiny)[:, None, None, None]
+    size = nonzero(norm(change, 2))[:, None, None, None]
     return Distorted(made.x, made.x + rms * math.sqrt(PIXELS) * change / size, made.y, made.found)
 
 

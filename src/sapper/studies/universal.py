@@ -23,7 +23,7 @@ from sapper.report.figures import lines, matrix
 from sapper.report.picture_grid import image_grid
 from sapper.studies._transfer_common import accuracies, answers, networks, percent
 from sapper.study import Study
-from sapper.tensors import Batch
+from sapper.tensors import Batch, nonzero
 from sapper.threat import Threat
 
 THREATS = ("linf:0.2", "l2:3")
@@ -233,7 +233,7 @@ def _published_share() -> float:
 
 def _pictures(lab: Lab, models: Models, changes: Tensor) -> Figure:
     """The changes, grey where there is none."""
-    size = changes.flatten(1).abs().amax(1).clamp_min(torch.finfo(changes.dtype).tiny)[:, None, None, None]
+    size = nonzero(changes.flatten(1).abs().amax(1))[:, None, None, None]
     images = (0.5 + changes / (2 * size)).reshape(len(THREATS), len(models), *changes.shape[1:]).numpy()
     png = image_grid(images, THREATS, list(models), row_title="threat", column_title="learned on")
     return lab.figure("changes.png", png, "The changes; grey is none")
