@@ -56,7 +56,10 @@ class ConstantSearch:
 
     def seeing(self, gradient: Batch, p: float) -> "ConstantSearch":
         """Takes the loss's unit, if it has none yet, from its gradient, measured in lp."""
-        return replace(self, slope=torch.where(self.slope == 0, length(gradient, p), self.slope))
+        unknown = self.slope == 0
+        return (
+            replace(self, slope=torch.where(unknown, length(gradient, p), self.slope)) if bool(unknown.any()) else self
+        )
 
     def weigh(self, loss: Tensor) -> Tensor:
         """A loss of each row, or its gradient, times the constant, in the loss's unit; 0 while that is not known."""

@@ -28,13 +28,8 @@ class Moments:
 
     def cleared(self, rows: Mask) -> "Moments":
         """Forgets what these rows remember."""
-        over = per_row(rows, self.mean)
-        return replace(
-            self,
-            mean=self.mean.masked_fill(over, 0),
-            square=self.square.masked_fill(over, 0),
-            count=self.count.masked_fill(rows, 0),
-        )
+        kept = per_row(~rows, self.mean)
+        return replace(self, mean=self.mean * kept, square=self.square * kept, count=self.count * ~rows)
 
 
 def adam(gradient: Batch, moments: Moments, rate: float | Scalars) -> tuple[Batch, Moments]:

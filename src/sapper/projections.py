@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import pad
 
 from sapper.goal import Goal
 from sapper.tensors import Batch, Flat, Labels, LabelSets, Logits, Scalars, nonzero, per_row, scaled
 from sapper.threat import Threat, norm
+from sapper.water_filling import rising
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class Boundary:
         length = nonzero(norm(slope, {2: 2, math.inf: 1}[p]))
         way = slope.sign() if p == math.inf else slope / length[:, None]
         rise = _beyond(self.lead / scale, self.point.flatten(1), slope, overshoot)
-        change = -way * (self.lead.sign() * rise / length)[:, None]
-        return torch.where(way == 0, 0, change).reshape(self.point.shape)  # the rise may be infinite
+        far = self.lead.sign() * (rise / length).clamp_max(torch.finfo(rise.dtype).max)  # 0 times infinity is nan
+        return (-way * far[:, None]).reshape(self.point.shape)
 
     def change(self, x: Batch, threat: Threat, overshoot: float = 0.0) -> Batch:
         """The smallest change, in the threat's norm and within its box, of `x` that takes it there.
@@ -53,10 +53,8 @@ class Boundary:
         """
         slope, scale = self._slope()
         lead = self.lead / scale + ((x - self.point).flatten(1) * slope).sum(1)
-        fall = torch.where(lead[:, None] >= 0, -slope, slope)
-        start = x.flatten(1)
-        room = torch.where(fall > 0, threat.upper - start, start - threat.lower).clamp_min(0)
-        size = _reaching[threat.p](slope.abs(), room, _beyond(lead, start, slope, overshoot))
+        start, fall = x.flatten(1), -slope * torch.where(lead >= 0, 1.0, -1.0).to(slope.dtype)[:, None]
+        size = _reaching[threat.p](slope.abs(), threat.room(start, fall), _beyond(lead, start, slope, overshoot))
         return (fall.sign() * size).reshape(x.shape)
 
     def _slope(self) -> tuple[Flat, Scalars]:
@@ -99,16 +97,13 @@ def _either(which: torch.Tensor, first: Boundary, second: Boundary) -> Boundary:
 
 def _linf_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
     """min(λ, room) with the λ at which Σ slope·size is the rise: piecewise linear, with its joints at the rooms."""
-    room = torch.where(slope > 0, room, 0)
-    level = _level(room, slope, slope * room, rise)
+    level = rising(slope, slope * room, rise)
     return torch.minimum(level[:, None], room)
 
 
 def _l2_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
     """min(λ·slope, room) with the λ at which Σ slope·size is the rise: the Lagrangian's solution."""
-    room = torch.where(slope > 0, room, 0)
-    joint = torch.where(slope > 0, room / nonzero(slope), 0)
-    level = _level(joint, slope.square(), slope * room, rise)
+    level = rising(slope.square(), slope * room, rise)
     return torch.minimum(level[:, None] * slope, room)
 
 
@@ -116,25 +111,10 @@ def _l1_reaching(slope: Flat, room: Flat, rise: Scalars) -> Flat:
     """The steepest features up to the box, and so much of the next that Σ slope·size is the rise."""
     steepest, order = slope.sort(1, descending=True)
     room = room.gather(1, order)
-    gain = torch.where(steepest > 0, steepest * room, 0)
+    gain = steepest * room
     left = (rise[:, None] - gain.cumsum(1) + gain).clamp_min(0)
-    size = torch.minimum(left / nonzero(steepest), torch.where(steepest > 0, room, 0))
+    size = torch.minimum(left / nonzero(steepest), room)
     return torch.zeros_like(slope).scatter(1, order, size)
 
 
 _reaching = {1.0: _l1_reaching, 2.0: _l2_reaching, math.inf: _linf_reaching}
-
-
-def _level(joint: Flat, speed: Flat, most: Flat, rise: Scalars) -> Scalars:
-    """The λ at which Σ min(λ·speed, most) is the rise; the largest number if there is none.
-
-    A feature's share grows with its speed until λ meets its joint, where it stays at its most.
-    """
-    joint, order = joint.sort(1)
-    stuck = pad(most.gather(1, order).cumsum(1), (1, 0))  # of the first 0, 1, 2, … features
-    free = pad(speed.gather(1, order), (0, 1)).flip(1).cumsum(1).flip(1)  # of the rest, without cancellation
-    value = stuck[:, :-1] + torch.where(free[:, :-1] > 0, joint * free[:, :-1], 0)  # at each joint
-    passed = (value < rise[:, None]).sum(1, keepdim=True)
-    left, rest = (rise - stuck.gather(1, passed)[:, 0]).clamp_min(0), free.gather(1, passed)[:, 0]
-    limits = torch.finfo(rest.dtype)
-    return torch.where(rest > 0, left / rest.clamp_min(limits.tiny), limits.max).clamp_max(limits.max)

@@ -11,11 +11,11 @@ from fractions import Fraction
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
 from sapper import noise
 from sapper.errors import UsageError, unknown
 from sapper.tensors import Batch, Counts, Flat, Mask, Scalars, nonzero, per_row, scaled
+from sapper.water_filling import rising, sinking
 
 NORMS = {"l0": 0.0, "l1": 1.0, "l2": 2.0, "linf": math.inf}
 
@@ -26,7 +26,16 @@ def norm_name(p: float) -> str:
 
 def norm(change: Batch, p: float) -> Scalars:
     """The size of each row in one norm; l0 counts features, so each colour of a pixel for itself."""
-    return torch.linalg.vector_norm(change.flatten(1), ord=p, dim=1)
+    flat = change.flatten(1)
+    match p:  # on a CPU several times as fast as torch's own norms
+        case math.inf:
+            return flat.abs().amax(1)
+        case 1:
+            return flat.abs().sum(1)
+        case 0:
+            return flat.sign().abs_().sum(1)
+        case _:
+            return torch.linalg.vector_norm(flat, ord=p, dim=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +110,8 @@ class Threat:
         n, budget = x[0].numel(), self.budget(x[0].numel())
         unit = torch.finfo(x.dtype).eps * x.flatten(1).abs().amax(1)
         slack = (4 * unit * (math.sqrt(n) if self.p == 1 else 1)).clamp_min(1e-5 * budget)
-        inside = ((x_adv >= self.lower) & (x_adv <= self.upper)).flatten(1).all(1)
+        flat = x_adv.flatten(1)
+        inside = (flat.amin(1) >= self.lower) & (flat.amax(1) <= self.upper)
         return inside & (self.distance(x_adv, x) <= (budget + slack if self.p else budget))
 
     def clip(self, x: Batch) -> Batch:
@@ -139,9 +149,8 @@ class Threat:
             return clipped
         start = x.flatten(1)
         wanted = x_adv.flatten(1) - start
-        room = torch.where(wanted > 0, self.upper - start, start - self.lower).clamp_min(0)
         budget = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x))
-        size = _within[self.p](wanted.abs(), room, budget)
+        size = _within[self.p](wanted.abs(), self.room(start, wanted), budget)
         if self.p:  # what rounding left over
             size = size * (budget / nonzero(norm(size, self.p).clamp_min(budget)))[:, None]
         inside = self.clip((start + wanted.sign() * size).reshape(x.shape))
@@ -150,6 +159,11 @@ class Threat:
     def farthest(self, x: Batch) -> Scalars:
         """How far from each row the box reaches; without bounds, infinite."""
         return norm(torch.maximum(x - self.lower, self.upper - x), self.p)
+
+    def room(self, x: Batch, way: Batch) -> Batch:
+        """How far each feature can move the way that `way` points before it meets the box; 0 where that is 0."""
+        beyond = min(2 * self.width, torch.finfo(x.dtype).max / 4)
+        return self.clip(x + way.sign() * beyond).sub_(x).abs_()
 
     def descend(self, x: Batch, gradient: Batch, size: float | Scalars) -> Batch:
         """The step of length `size` (a row each, if not l0) from `x` along which a linear function falls most, in this norm.
@@ -168,7 +182,7 @@ class Threat:
             unit = g / g.norm(dim=1, keepdim=True).clamp_min(0.5)  # at least 1 wherever there is a gradient
             return self.clip(x - size * unit.reshape(x.shape))
         start = x.flatten(1)
-        room = torch.where(g > 0, start - self.lower, self.upper - start).clamp_min(0) * (g != 0)
+        room = self.room(start, -g)
         order = (g.abs() * room if self.p == 0 else g.abs() * (room > 0)).argsort(dim=1, descending=True)
         room = room.gather(1, order)
         if self.p == 0:
@@ -209,35 +223,16 @@ def _unit(direction: Flat) -> Flat:
 def _l2_within(wanted: Flat, room: Flat, budget: Scalars) -> Flat:
     """min(s·wanted, room) with the s <= 1 that spends the budget: the nearest point of l2 ball and box.
 
-    From the Lagrangian: the nearest point is clip(x + wanted / (1 + λ)). The squared length in s is piecewise quadratic
-    with its joints where a feature meets the box.
+    From the Lagrangian: the nearest point is clip(x + wanted / (1 + λ)).
     """
-    joint = torch.where(wanted > 0, room / nonzero(wanted), torch.inf)
-    joint, order = joint.sort(1)
-    stuck = pad(room.gather(1, order).square().cumsum(1), (1, 0))  # of the first 0, 1, 2, … features
-    free = pad(wanted.gather(1, order).square(), (0, 1)).flip(1).cumsum(1).flip(1)  # of the rest, without cancellation
-    length = stuck[:, 1:] + torch.where(free[:, 1:] > 0, joint.square() * free[:, 1:], 0)
-    area = budget.square()[:, None]
-    below = (length < area) & joint.isfinite()
-    passed = below.sum(1, keepdim=True)  # joints below the s we look for
-    left = (area - stuck.gather(1, passed)).clamp_min(0)
-    s = (left / nonzero(free.gather(1, passed))).sqrt()
-    return torch.minimum(s * wanted, room)
+    unit = nonzero(wanted.amax(1))[:, None]  # squares of tiny numbers would underflow
+    s = rising((wanted / unit).square(), (room / unit).square(), (budget / unit[:, 0]).square()).sqrt()
+    return torch.minimum(s.clamp_max(1)[:, None] * wanted, room)
 
 
 def _l1_within(wanted: Flat, room: Flat, budget: Scalars) -> Flat:
-    """clamp(wanted − λ, 0, room) with the λ that spends the budget: the nearest point of l1 ball and box.
-
-    The length is piecewise linear in λ: a feature enters at λ = wanted and is full at λ = wanted − room.
-    """
-    enters, fills = wanted, wanted - room
-    levels, order = torch.cat([enters, fills], 1).sort(1, descending=True)
-    slope = torch.cat([torch.ones_like(enters), -torch.ones_like(fills)], 1).gather(1, order).cumsum(1)
-    gap = levels[:, :-1] - levels[:, 1:]
-    length = pad((slope[:, :-1] * gap).cumsum(1), (1, 0))
-    at = ((length < budget[:, None]).sum(1, keepdim=True) - 1).clamp_min(0)  # the last level before the budget is spent
-    lam = levels.gather(1, at) - (budget[:, None] - length.gather(1, at)) / slope.gather(1, at).clamp_min(1)
-    return torch.minimum((wanted - lam).clamp_min(0), room)
+    """clamp(wanted − λ, 0, room) with the λ that spends the budget: the nearest point of l1 ball and box."""
+    return torch.minimum((wanted - sinking(wanted, room, budget)[:, None]).clamp_min(0), room)
 
 
 def _l0_within(wanted: Flat, room: Flat, budget: Scalars) -> Flat:

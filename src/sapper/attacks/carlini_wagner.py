@@ -87,7 +87,7 @@ class CarliniWagner(Attack, norms={2}, paper=PAPER, minimal=True):
 
         change = (state.x_adv - case.x) / unit
         loss = search.weigh(case.goal.margin(logits)).masked_fill(reached, 0)
-        gradient = 2 * change + search.weigh(push).masked_fill(per_row(reached, push), 0)
+        gradient = 2 * change + search.weigh(push * per_row(~reached, push))
         reach = _SHARE * search.constant / 2 / math.sqrt(case.x[0].numel())
         rate = reach.clamp_max(self.step_size)
         step, moments = adam(gradient * slope(state.free, case.threat), state.moments, rate)
@@ -95,7 +95,7 @@ class CarliniWagner(Attack, norms={2}, paper=PAPER, minimal=True):
         objective = change.flatten(1).square().sum(1) + loss
         search, over = search.after(objective, reached, self.steps, abort_early=self.abort_early)
         free = bounded(state.free + step, case.threat)
-        free = free.where(~per_row(over, free), freed(case.x, case.threat))
+        free[over] = freed(case.x[over], case.threat)
         return Descending(
             x_adv=boxed(free, case.threat),
             free=free,

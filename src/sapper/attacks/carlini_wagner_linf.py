@@ -106,7 +106,7 @@ class CarliniWagnerLinf(Attack, norms={math.inf}, paper=PAPER, minimal=True):
         size = norm(change, math.inf)
         within = reached & (size <= tau * (1 + _SLACK))
         beyond = change.sign() * (change.abs() > per_row(tau, change))
-        gradient = beyond + self.constant * way.masked_fill(per_row(reached, way), 0)
+        gradient = beyond + self.constant * way * per_row(~reached, way)
         rate = self.step_size * tau * (1 - state.since / self.steps)
         step, moments = adam(gradient, state.moments, rate)
 
@@ -115,7 +115,7 @@ class CarliniWagnerLinf(Attack, norms={math.inf}, paper=PAPER, minimal=True):
         failed = torch.where(over & ~within, tau, state.failed)
         rounds = state.rounds + over
         return Tightening(
-            x_adv=case.threat.clip(state.x_adv + unit * step.masked_fill(per_row(over, step), 0)),
+            x_adv=case.threat.clip(state.x_adv + unit * step * per_row(~over, step)),
             tau=torch.where(over, self._next(case, failed, won), tau),
             failed=failed,
             won=won,

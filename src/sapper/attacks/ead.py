@@ -93,7 +93,7 @@ class EAD(Attack, norms={1}, paper=PAPER, minimal=True):
         change = (state.x_adv - case.x) / unit
         loss = search.weigh(case.goal.margin(logits)).masked_fill(reached, 0)
         reach = torch.where(case.age == 0, loss / search.constant, state.reach)
-        gradient = 2 * change + search.weigh(push).masked_fill(per_row(reached, push), 0)
+        gradient = 2 * change + search.weigh(push * per_row(~reached, push))
         rate = (_SHARE * reach).clamp_max(self.step_size) * (1 - search.since.to(reach.dtype) / self.steps).sqrt()
         change_next = shrunk(change - per_row(rate, change) * gradient, rate * weight)
         iterate = case.threat.clip(case.x + unit * change_next)

@@ -62,8 +62,8 @@ class FMN(Attack, norms={0, 1, 2, math.inf}, paper=PAPER, minimal=True):
         return self.steps
 
     def start(self, case: Case, oracle: GradientOracle) -> Bounded:
-        none = torch.zeros_like(case.age, dtype=case.x.dtype)
-        return Bounded(x_adv=case.x, radius=none if case.threat.p == 0 else none + math.inf, best=none + math.inf)
+        endless = torch.full_like(case.age, math.inf, dtype=case.x.dtype)
+        return Bounded(x_adv=case.x, radius=torch.ones_like(endless) if case.threat.p == 0 else endless, best=endless)
 
     def step(self, case: Case, oracle: GradientOracle, state: Bounded) -> Bounded:
         logits, pull = oracle.vjp(state.x_adv)

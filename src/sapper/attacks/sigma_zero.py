@@ -70,7 +70,7 @@ class SigmaZero(Attack, norms={0}, paper=PAPER, minimal=True):
         reached = case.goal.reached(logits.argmax(1), logits)
 
         change = (state.x_adv - case.x) / case.threat.unit
-        gradient = push.masked_fill(per_row(reached, push), 0) + self._count_slope(change)
+        gradient = push * per_row(~reached, push) + self._count_slope(change)
         rate = half_cosine(case.age, self.steps, 1.0, 0.1, case.x.dtype)
         step, moments = adam(scaled(gradient)[0], state.moments, self.step_size)
         x_adv = case.threat.clip(state.x_adv + step * per_row(rate * case.threat.unit, step))
@@ -78,7 +78,7 @@ class SigmaZero(Attack, norms={0}, paper=PAPER, minimal=True):
         rise = torch.where(reached, self.threshold_step, -self.threshold_step) * self.step_size * rate
         threshold = (state.threshold + rise).clamp(0, 1)
         small = (x_adv - case.x).abs() < per_row(threshold * case.threat.unit, x_adv)
-        return Thinning(x_adv=torch.where(small, case.x, x_adv), threshold=threshold, moments=moments)
+        return Thinning(x_adv=x_adv.where(~small, case.x), threshold=threshold, moments=moments)
 
     def _count_slope(self, change: Batch) -> Batch:
         """The derivative of Σ x²/(x² + sigma), a share of all features."""
