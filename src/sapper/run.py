@@ -179,14 +179,15 @@ def _view(
 ) -> View:
     """The model as it is attacked and judged. Writes environment.json once, with what all of the run's shards use."""
     if not (known := log.read_environment(run)):
-        remedies = msgspec.structs.replace(remedies, calls=1) if spec.queries else remedies
+        remedies = msgspec.structs.replace(remedies, calls=1, noise=0.0) if spec.queries else remedies
         healed = TorchOracle(remedies.applied(module))
         size = spec.batch_size or measure_batch(healed, x, Untargeted(data.y.to(x.device)))
         known = describe(spec, model, data, x, [job.attack for job in work], size)
         known["remedies"] = msgspec.to_builtins(remedies)
         log.write_json(run / "environment.json", known)
     remedies = msgspec.convert(known.get("remedies", {}), Remedies)
-    return View(TorchOracle(module), TorchOracle(remedies.applied(module)), remedies.calls, known["batch_size"])
+    healed = TorchOracle(remedies.applied(module))
+    return View(TorchOracle(module), healed, remedies.calls, remedies.lead, known["batch_size"])
 
 
 def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
@@ -265,7 +266,7 @@ def _run_shard(
     try:
         crafted = craft_cases(
             view.shown, job.attack, clean, part.goal, job.threat, part.key,
-            queries=spec.queries, batch_size=view.size, progress=progress.step, judge=view.model,
+            queries=spec.queries, batch_size=view.size, progress=progress.step, judge=view.model, lead=view.lead,
         )  # fmt: skip
         stored = rows.survives(view.model, job.threat, clean, part.goal, crafted, view.size)
     except torch.OutOfMemoryError as error:

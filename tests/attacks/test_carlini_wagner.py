@@ -63,6 +63,21 @@ def test_the_constant_is_searched_for_each_sample():
     assert ((ended.constant / needed).log().abs() < math.log(2)).all()
 
 
+def test_every_attempt_begins_at_the_sample_and_with_nothing_remembered():
+    model = network()
+    x, y = samples(model, rows=6)
+    case, oracle = case_of(x, MIN, Untargeted(y)), TorchOracle(model)
+    attack = CarliniWagner(steps=5, search_steps=3, abort_early=False)
+    state = begun = attack.start(case, oracle)
+    for step in range(1, 11):
+        state = attack.step(case, oracle, state)
+        again = step % 5 == 0
+        assert torch.allclose(state.x_adv, begun.x_adv, atol=1e-6) == again
+        assert torch.allclose(state.free, begun.free, atol=1e-6) == again
+        assert bool((state.moments.mean == 0).all() & (state.moments.square == 0).all()) == again
+        assert state.moments.count.tolist() == [step % 5] * 6
+
+
 def test_a_row_goes_its_own_way_through_the_search_whatever_the_ages_beside_it():
     model = network(dtype=torch.float64)
     x, y = samples(model, rows=6)
