@@ -445,3 +445,23 @@ def test_distances_that_another_attack_undercuts_are_not_the_smallest(tmp_path: 
     sound = audited(net(), tmp_path / "sound", threats=("l2:min", "linf:min"), attacks=("ddn", "fmn"))
     assert ill(sound) == set()
     assert any(probe.cases > 10 for probe in log.read_probes(tmp_path / "sound"))
+
+
+def test_where_more_steps_gain_all_cases_are_attacked_so_and_the_worst_case_counts(tmp_path: Path) -> None:
+    spec = {"attacks": ("pgd:steps=2,step_size=0.02",), "threats": ("linf:0.1",)}
+    audited(net(), tmp_path / "short", doctor=False, **spec)
+    audited(net(), tmp_path / "cured", **spec)
+    audited(net(), tmp_path / "long")
+    short, cured, long = (log.read_summary(tmp_path / name) for name in ("short", "cured", "long"))
+    assert [result.attack for result in cured.results][1:] == [
+        "pgd:steps=8,step_size=0.02 and 2*pgd:steps=2,step_size=0.02"
+    ]
+    robust = [summary.worst_case[0].robust_accuracy or 0.0 for summary in (short, cured, long)]
+    assert robust[0] > robust[1] + 0.2
+    assert robust[1] < robust[2] + 0.1
+
+    (tmp_path / "cured" / "summary.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cured").rglob("*.parquet")}
+    audited(net(), tmp_path / "cured", **spec)
+    assert log.read_summary(tmp_path / "cured") == cured
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cured").rglob("*.parquet")} == before

@@ -18,6 +18,7 @@ import torch
 from sapper import catalogue, log, noise
 from sapper.attack import Attack, Cascade, stages
 from sapper.attacks.pgd import PGD
+from sapper.doctor import is_clear
 from sapper.errors import ModelError
 from sapper.oracle import TorchOracle
 from sapper.progress import CaseProgress
@@ -104,6 +105,17 @@ def probe(
             patients = Patients(view, probed, part, threat.rounded(x[part.sample]), spec.queries, stand_in)
             found += _probe(patients, strongest)
         progress.step(number, 0)
+    return found
+
+
+def longer(run: Path, work: list[Job], probes: list[log.Probe]) -> list[tuple[Cascade, Threat]]:
+    """The attacks that a probe gave more time to, where that clearly gained: under which budgets to attack all cases so."""
+    gained = {probe.threat for probe in probes if probe.name == "more steps" and is_clear(probe)}
+    found = []
+    for threat in dict.fromkeys(threat for _, threat, _ in work if threat.eps is not None and str(threat) in gained):
+        jobs = [job for job in work if job[1] == threat]
+        tables = [log.read_cases(run, folder) for _, _, folder in jobs]
+        found.append((_harder(_strongest([attack for attack, _, _ in jobs], tables, threat)), threat))
     return found
 
 

@@ -28,7 +28,7 @@ from sapper.learning import check_lesson, learned
 from sapper.models.model import Model
 from sapper.oracle import TorchOracle, frozen
 from sapper.preflight import Preflight, clean_inputs, inspect
-from sapper.probes import View, probe
+from sapper.probes import View, longer, probe
 from sapper.progress import CaseProgress
 from sapper.remedies import Remedies
 from sapper.rows import Cases
@@ -133,11 +133,14 @@ def audit(
             news = [_run_job(run, job, view, x, cases, before, spec, progress) for job in work]
             if any(job.threat.p == 0 for job in work):
                 _write_vulnerability(run, view, x, cases, progress)
-            if spec.doctor and (any(news) or not (run / "doctor.json").exists()):
-                found = probe(
-                    run, [(job.attack, job.threat, job.folder) for job in work], view, x, cases, spec, progress
-                )
-                log.write_json(run / "doctor.json", found)
+            if spec.doctor:
+                plain = [(job.attack, job.threat, job.folder) for job in work]
+                if any(news) or not (run / "doctor.json").exists():
+                    log.write_json(run / "doctor.json", probe(run, plain, view, x, cases, spec, progress))
+                more = [Job(attack, threat) for attack, threat in longer(run, plain, log.read_probes(run))]
+                for job in more:
+                    _run_job(run, job, view, x, cases, before, spec, progress)
+                work += more
     summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work])
     log.write_json(run / "summary.json", summary)
     return run, summary
