@@ -180,7 +180,7 @@ def _curves(lab: Lab, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figur
 
 def _pictures(lab: Lab, x: Batch, changes: Changes) -> Figure:
     """The first samples; a change is shown on grey, stretched to its own greatest."""
-    columns = ["clean", "DeepFool", "its change", "FGSM", "its change"]
+    columns = ["clean", "DeepFool", "change", "FGSM", "change"]
     shown = [x]
     for name in ("DeepFool", "FGSM"):
         change = changes[name]
