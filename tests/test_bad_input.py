@@ -144,7 +144,7 @@ VALUE = 3
         ("wants_colour", ["shape (rows, 1, 8, 8)", "3 channels"]),
         ("raises", "the factory failed (OSError: no weights today)"),
         ("wants_more", "the factory failed (TypeError"),
-        ("gives_text", "a torch.nn.Module, got str"),
+        ("gives_text", "a torch.nn.Module or a fitted estimator, got str"),
         ("VALUE", "the factory failed"),
         ("not_there", "no attribute 'not_there'"),
     ],

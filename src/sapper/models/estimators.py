@@ -119,7 +119,7 @@ class _Asked:
         same = predicted[:, None] == self.classes[None]
         if not same.any(1).all():
             other = predicted[~same.any(1)][0]
-            raise ModelError(f"expected predict to answer with one of classes_, got {other!r}, which is none of them.")
+            raise ModelError(f"expected predict to answer with one of classes_, got {other}, which is none of them.")
         return same.argmax(1)
 
 
@@ -145,19 +145,16 @@ def _by_scores(estimator: Any) -> bool:
 
 
 def _description(estimator: Any) -> str:
-    package = type(estimator).__module__.partition(".")[0]
+    package = type(estimator).__module__.partition(".")[0].replace("sklearn", "scikit-learn")
     try:
-        return f"{type(estimator).__name__} of {package} {version({'sklearn': 'scikit-learn'}.get(package, package))}"
+        return f"{type(estimator).__name__} of {package} {version(package)}"
     except PackageNotFoundError:
         return f"{type(estimator).__name__} of {package}"
 
 
 def _state(estimator: Any, source: str) -> bytes:
-    """What tells a fitted estimator from others."""
+    """What tells a fitted estimator from others: its state, or only the user's name for it where that cannot be written."""
     try:
         return str(joblib.hash(estimator)).encode()
-    except Exception as error:  # whatever its parts raise when they are written
-        raise ModelError(
-            f"{source}: expected an estimator that can be pickled, so that a run knows it again; "
-            f"{type(error).__name__}: {error}."
-        ) from error
+    except Exception:  # whatever its parts raise when they are written
+        return source.encode()

@@ -44,7 +44,7 @@ def spread(scores: np.ndarray, numbers: np.ndarray, least: np.ndarray | float) -
 
 def _whole(value: object) -> int | None:
     if isinstance(value, str):
-        return int(value) if value.isascii() and value.isdecimal() else None
+        return int(value) if value.isascii() and value.isdecimal() and len(value) < 16 else None
     if isinstance(value, bool | int | float) and value >= 0 and value == value // 1:
         return int(value)
     return None
