@@ -162,7 +162,7 @@ def minimal_distances(
         task = Task(data.x, data.y, None, Budget(norm=one.norm, size=math.inf, steps=steps))
         norm = minimal.NORMS[one.norm]
         title = f"{one.name} in {norm}, {what}, the first {len(task)} MNIST test images, {steps} steps"
-        entries = [Entry(contender, len(task)) for contender in one.contenders]
+        entries = [Entry(contender, min(len(task), contender.most_samples)) for contender in one.contenders]
         trial = small(task, len(task), steps=10)  # the fewest that all of them take
         yield raced(f"{name}-{one.name}-{norm}", title, model, task, trial, entries, min(2, scale.rounds), tell)
 

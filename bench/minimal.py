@@ -87,13 +87,13 @@ def adv_lib_with(attack: Callable[..., Tensor], **options: Any) -> Contender:
     return batched("adv-lib", "adv-lib", craft)
 
 
-def art_with(make: Callable[[Any, int, int], Any]) -> Contender:
+def art_with(make: Callable[[Any, int, int], Any], most_samples: int = 1000) -> Contender:
     def craft(model: nn.Module, task: Task, batch_size: int) -> Tensor:
         attack = make(art_classifier(model, task), task.budget.steps, batch_size)
         labels = np.eye(10, dtype=np.float32)[task.labels.numpy()]
         return torch.from_numpy(attack.generate(task.x.numpy(), y=labels))
 
-    return Contender("ART", "adversarial-robustness-toolbox", craft, (32, 100), trial_samples=32)
+    return Contender("ART", "adversarial-robustness-toolbox", craft, (32, 100), 32, most_samples)
 
 
 def cleverhans_carlini_wagner(model: nn.Module, task: Task) -> Tensor:
@@ -124,7 +124,7 @@ RACES = (
         adv_lib_with(adv_lib.carlini_wagner_l2, _steps="max_iterations"),
         art_with(lambda model, steps, size: CarliniL2Method(
             model, learning_rate=0.01, binary_search_steps=9, max_iter=steps, initial_const=1e-3, batch_size=size,
-            verbose=False)),
+            verbose=False), most_samples=10),
     )),
     Race("DDN", 2.0, 100, (
         ours("ddn:steps={steps}"),

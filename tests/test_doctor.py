@@ -263,6 +263,24 @@ def test_a_randomised_model_is_attacked_in_the_mean_and_every_call_is_counted(tm
     assert log.read_cases(tmp_path / "few", "pgd.linf-0.1")["forwards"].max() == 20
 
 
+@pytest.mark.parametrize(
+    "noisy",
+    [
+        lambda: net(after=lambda z: z + 2 * torch.randn_like(z)),
+        lambda: net(before=lambda x: x + 0.1 * torch.randn_like(x)),
+    ],
+)
+def test_noise_makes_no_model_robust(noisy: Callable[[], nn.Module], tmp_path: Path) -> None:
+    """A success that one call in two undoes would leave 0.5 to 0.7 of the samples standing."""
+    torch.manual_seed(0)
+    audited(net(), tmp_path / "plain")
+    audited(noisy(), tmp_path / "noisy")
+    plain, random = (log.read_summary(tmp_path / name).worst_case[0].robust_accuracy for name in ("plain", "noisy"))
+    assert plain is not None
+    assert random is not None
+    assert random < plain + 0.15
+
+
 def test_slopes_that_single_precision_rounds_away_are_followed_in_float64(tmp_path: Path) -> None:
     found = [audited(steep(by=30), tmp_path / str(cured), doctor=cured)["gradients"] for cured in (False, True)]
     assert [finding.verdict for finding in found] == ["warning", "warning"]  # float64 helps, and does not heal
@@ -277,7 +295,7 @@ def test_slopes_that_single_precision_rounds_away_are_followed_in_float64(tmp_pa
 def test_goals_that_are_about_the_outputs_are_shown_them_as_they_are(tmp_path: Path) -> None:
     audited(net(after=lambda z: 100 * z), tmp_path, goal="confidence:0.5")
     remedies = json.loads((tmp_path / "environment.json").read_text())["remedies"]
-    assert remedies == {"logarithm": False, "scale": 1.0, "calls": 1, "double": False}
+    assert remedies == {"logarithm": False, "scale": 1.0, "calls": 1, "noise": 0.0, "double": False}
 
 
 def test_probes_are_kept_repeatable_and_left_out_when_asked(tmp_path: Path) -> None:
@@ -418,3 +436,32 @@ def test_nothing_is_drawn_from_or_left_in_a_global_state(tmp_path: Path) -> None
     state = torch.get_rng_state()
     audited(module, tmp_path)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_distances_that_another_attack_undercuts_are_not_the_smallest(tmp_path: Path) -> None:
+    lazy = audited(net(), tmp_path / "lazy", threats=("l2:min",), attacks=("ddn:steps=3,first_norm=6.0",))
+    assert ill(lazy) == {"more steps"}
+    assert "pgd" in lazy["more steps"].evidence
+    sound = audited(net(), tmp_path / "sound", threats=("l2:min", "linf:min"), attacks=("ddn", "fmn"))
+    assert ill(sound) == set()
+    assert any(probe.cases > 10 for probe in log.read_probes(tmp_path / "sound"))
+
+
+def test_where_more_steps_gain_all_cases_are_attacked_so_and_the_worst_case_counts(tmp_path: Path) -> None:
+    spec = {"attacks": ("pgd:steps=2,step_size=0.02",), "threats": ("linf:0.1",)}
+    audited(net(), tmp_path / "short", doctor=False, **spec)
+    audited(net(), tmp_path / "cured", **spec)
+    audited(net(), tmp_path / "long")
+    short, cured, long = (log.read_summary(tmp_path / name) for name in ("short", "cured", "long"))
+    assert [result.attack for result in cured.results][1:] == [
+        "pgd:steps=8,step_size=0.02 and 2*pgd:steps=2,step_size=0.02"
+    ]
+    robust = [summary.worst_case[0].robust_accuracy or 0.0 for summary in (short, cured, long)]
+    assert robust[0] > robust[1] + 0.2
+    assert robust[1] < robust[2] + 0.1
+
+    (tmp_path / "cured" / "summary.json").unlink()
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cured").rglob("*.parquet")}
+    audited(net(), tmp_path / "cured", **spec)
+    assert log.read_summary(tmp_path / "cured") == cured
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cured").rglob("*.parquet")} == before

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -149,3 +150,17 @@ def test_the_margin_is_kept_as_it_was_first_and_at_its_least() -> None:
         ledger.door(case).logits(first_feature(*values))
     torch.testing.assert_close(ledger.first_margin, torch.tensor([0.1, 0.3, 0.4]))  # 0.5 less the first feature
     torch.testing.assert_close(ledger.best_margin, torch.tensor([0.1, 0.05, -0.1]))
+
+
+def test_with_a_lead_the_search_goes_on_until_a_success_has_it_and_the_surest_is_kept_until_then() -> None:
+    case = case_of(torch.full((3, 2), 0.4), Threat.parse("linf:0.3"))
+    ledger = Ledger(TorchOracle(BORDER), case, lead=0.15)
+    case = replace(case, goal=case.goal.surer(0.15))
+    ledger.door(case).logits(first_feature(0.55, 0.45, 0.7))
+    assert ledger.found.tolist() == [True, False, True]
+    assert ledger.closed(case).tolist() == [False, False, True]
+    ledger.door(case).logits(first_feature(0.6, 0.51, 0.65))
+    assert torch.equal(ledger.x_adv, first_feature(0.6, 0.51, 0.7))
+    ledger.door(case).logits(first_feature(0.52, 0.69, 0.4))  # less sure; sure; none
+    assert torch.equal(ledger.x_adv, first_feature(0.6, 0.69, 0.7))
+    torch.testing.assert_close(ledger.distance, torch.tensor([math.inf, 0.29, 0.3]))

@@ -16,6 +16,15 @@ BUDGETS = {"l0": "l0:3", "l1": "l1:1.5", "l2": "l2:0.6", "linf": "linf:0.15"}
 """At which the toy network is fooled on some samples and not on others."""
 
 
+WIDE = (-1.0, 2.0)
+"""Bounds that are far from what `drawn` gives."""
+
+
+def drawn(rows: int, features: int, seed: int = 0) -> Tensor:
+    """Samples from 0.2 to 0.8."""
+    return torch.rand(rows, features, generator=torch.Generator().manual_seed(seed)) * 0.6 + 0.2
+
+
 def linear(weight: Tensor, bias: Tensor | None = None) -> nn.Module:
     """Logits weight·x + bias."""
     layer = nn.Linear(weight.shape[1], weight.shape[0], dtype=weight.dtype)

@@ -36,6 +36,15 @@ class Claim(msgspec.Struct, frozen=True, kw_only=True):
         return "met" if low <= self.measured <= high else "missed"
 
 
+def percent(
+    what: str, where: str, sure: Sure, paper: float | None, measured: float | None,
+    within: tuple[float, float] | None = None, note: str = "",
+) -> Claim:  # fmt: skip
+    """A claim about a share, which is measured as one and told in percent."""
+    value = None if measured is None or math.isnan(measured) else round(100 * measured, 2)
+    return Claim(what=what, where=where, sure=sure, paper=paper, within=within, measured=value, unit="%", note=note)
+
+
 class Table(msgspec.Struct, frozen=True, kw_only=True):
     title: str
     columns: list[str]

@@ -47,6 +47,7 @@ _WITHOUT_GRADIENTS = {
     "transferred samples": "the attacks asked too little: give them more questions, or craft on a stand-in of your own",
 }
 """What to do where the model never promised gradients."""
+_ELSE = "; else "
 _ORDER = {"warning": 0, "note": 1, "ok": 2}
 _CLEAR = 0.05  # share of the cases that held, from which on a failing attack is a warning
 _GAIN = 0.1  # share of the probed, likewise
@@ -126,7 +127,10 @@ def examine(run: Path, work: list[tuple[str, str, str]]) -> list[Finding]:
 
 def _without_gradients(finding: Finding) -> Finding:
     """The same of a model that gives none, whose attacks nothing can mislead."""
-    remedy = _WITHOUT_GRADIENTS.get(finding.check, finding.remedy) if finding.verdict != "ok" else finding.remedy
+    remedy = finding.remedy
+    if remedy and finding.check in _WITHOUT_GRADIENTS:
+        few, otherwise, _ = remedy.rpartition(_ELSE)
+        remedy = few + otherwise + _WITHOUT_GRADIENTS[finding.check]
     check = "more steps" if finding.check == "attacks without gradients" else finding.check
     return Finding(check, finding.verdict, finding.evidence, remedy)
 
@@ -210,7 +214,7 @@ def _rounding(trials: list[_Trial], probes: list[Probe]) -> Finding | None:
     known = [(t, t.cases["survives_8_bits"].drop_nulls()) for t in trials if not t.is_minimal]
     if unrounded:
         texts = [f"{p.broken} of {p.cases} that held under {p.threat} fall to {p.attack} without it" for p in unrounded]
-        lost = any(_clear(p) for p in unrounded)
+        lost = any(is_clear(p) for p in unrounded)
         remedy = "the attack loses its successes to rounding: try a larger step, or one that searches on the grid"
         return Finding(name, "note" if lost else "ok", "; ".join(texts), remedy if lost else "")
     known = [(t, int((~kept).sum()), len(kept)) for t, kept in known if len(kept)]
@@ -261,7 +265,8 @@ def _largest(groups: list[list[_Trial]], probes: list[Probe]) -> Finding | None:
 def _more(probes: list[Probe]) -> Finding | None:
     return _worst(
         "more steps", [_fell(p) for p in probes if p.name == "more steps"],
-        "the figures would be lower still: audit with more steps and restarts, until they stay",
+        "under a budget the audit has attacked all cases so as well, and its worst case counts; still, audit with more steps "
+        "and restarts until the figures stay",
     )  # fmt: skip
 
 
@@ -294,8 +299,13 @@ def _fell(probe: Probe) -> tuple[str, int, int]:
     return text, probe.cases, probe.broken
 
 
-def _clear(probe: Probe) -> bool:
-    return probe.broken >= _FEW and probe.broken >= _GAIN * probe.cases
+def is_clear(probe: Probe) -> bool:
+    """Whether more cases fell than may be left to chance."""
+    return _is_clear(probe.broken, probe.cases)
+
+
+def _is_clear(count: int, of: int) -> bool:
+    return count >= _FEW and count >= _GAIN * of
 
 
 def _worst(name: str, told: list[tuple[str, int, int]], remedy: str) -> Finding | None:
@@ -303,12 +313,12 @@ def _worst(name: str, told: list[tuple[str, int, int]], remedy: str) -> Finding 
     told = [(text, of, count) for text, of, count in told if of]
     if not told:
         return None
-    clear = [text for text, of, count in told if count >= _FEW and count >= _GAIN * of]
+    clear = [text for text, of, count in told if _is_clear(count, of)]
     some = [text for text, _, count in told if count]
     if clear:
         return Finding(name, "warning", "; ".join(clear), remedy)
     if some:
-        return Finding(name, "note", "; ".join(some), f"few enough to be left to chance; else {remedy}")
+        return Finding(name, "note", "; ".join(some), f"few enough to be left to chance{_ELSE}{remedy}")
     return Finding(name, "ok", "; ".join(text for text, *_ in told), "")
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from sapper import log
 from sapper.claims import Figure, Scale
@@ -13,8 +14,12 @@ from sapper.data.loading import load_data
 from sapper.models.loading import load_model
 from sapper.models.model import Model
 from sapper.models.training import Schedule, train
+from sapper.oracle import TorchOracle, frozen
 from sapper.run import audit
 from sapper.spec import Spec
+from sapper.tensors import Batch, Labels
+
+_ROWS = 500
 
 
 @dataclass(frozen=True)
@@ -78,3 +83,9 @@ class Lab:
         content = content.encode() if isinstance(content, str) else content
         log.write_whole(self.out / "figures" / file, lambda part: part.write_bytes(content))
         return Figure(file=file, caption=caption)
+
+
+def answers(module: nn.Module, x: Batch) -> Labels:
+    """The classes that a network gives to samples."""
+    with frozen(module):
+        return torch.cat([TorchOracle(module).logits(part) for part in x.split(_ROWS)]).argmax(1)

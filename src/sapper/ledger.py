@@ -18,23 +18,29 @@ from sapper.tensors import Batch, Labels, Logits, Mask, take
 class Ledger:
     """One row a case of the whole job."""
 
-    def __init__(self, oracle: GradientOracle, case: Case, queries: int | None = None) -> None:
+    def __init__(self, oracle: GradientOracle, case: Case, queries: int | None = None, lead: float = 0.0) -> None:
         rows, device = len(case.x), case.x.device
         self.oracle = oracle
         self.queries = queries
+        self.lead = lead
+        """Of the confidence that the cases' goals ask for, how much is wanted only; successes without it are kept until
+        there is one with it."""
         self.forwards = torch.zeros(rows, dtype=torch.int64, device=device)
         self.backwards = torch.zeros(rows, dtype=torch.int64, device=device)
         self.found = torch.zeros(rows, dtype=torch.bool, device=device)
         self.broken = torch.zeros(rows, dtype=torch.bool, device=device)
         """The model answered with something that is not a finite number."""
         self.distance = torch.full((rows,), torch.inf, dtype=case.x.dtype, device=device)
+        """Of the closest success; infinite as long as there is none with the lead."""
         self.x_adv = case.x.clone()
-        """The closest success, where there is one."""
+        """The closest success, where there is one; of those without the lead, the surest."""
         self.last = case.x.clone()
         """The last candidate."""
         self.steps = torch.zeros_like(self.forwards)
         """Steps behind the closest success, or all that were taken where there is none."""
         self._taken = torch.zeros_like(self.forwards)
+        self._margin = torch.full_like(self.distance, torch.inf)
+        """Of the success that is kept."""
         self.seconds = torch.zeros(rows, dtype=torch.float64, device=device)
         """Each case's share of the time of its batches."""
         self.zero_gradients = torch.zeros_like(self.forwards)
@@ -53,8 +59,8 @@ class Ledger:
     def closed(self, case: Case) -> Mask:
         """Which of these cases have nothing left to ask: no answer, no query left, or found, which a budget makes final."""
         closed = self.broken[case.index] | self._spent(case)
-        found = self.found[case.index]
-        return closed | (found & (self.distance[case.index] == 0) if case.threat.eps is None else found)
+        distance = self.distance[case.index]
+        return closed | (distance == 0 if case.threat.eps is None else distance < torch.inf)
 
     def _spent(self, case: Case) -> Mask:
         if self.queries is None:
@@ -69,15 +75,19 @@ class Ledger:
         self.best_margin[rows] = self.best_margin[rows].fmin(margin)
         self.forwards[rows] += 1
         self.broken[rows] |= ~logits.isfinite().all(1)
-        reached = (case.goal.reached(logits.argmax(1), logits) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
+        sure = case.goal.reached(logits.argmax(1), logits)
+        reached = ((sure | (margin < self.lead)) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
         if not len(reached):
             return
-        case, x_adv = take(case, reached), take(x_adv, reached)
-        distance = case.threat.distance(x_adv, case.x)
-        better = case.threat.legal(x_adv, case.x) & (~self.found[case.index] | (distance < self.distance[case.index]))
+        case, x_adv, margin = take(case, reached), take(x_adv, reached), margin[reached]
+        distance, held = case.threat.distance(x_adv, case.x), self.distance[case.index]
+        distance = torch.where(sure[reached], distance, torch.inf)
+        surer = (distance == held) & (margin < self._margin[case.index]) & held.isinf()
+        better = case.threat.legal(x_adv, case.x) & ((distance < held) | surer)
         rows = case.index[better]
         self.found[rows] = True
         self.distance[rows] = distance[better]
+        self._margin[rows] = margin[better]
         self.x_adv[rows] = x_adv[better]
         self.steps[rows] = self._taken[rows] + case.age[better]
 

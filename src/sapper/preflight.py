@@ -13,6 +13,7 @@ from torch import nn
 from sapper.data.dataset import Data
 from sapper.errors import DataError, ModelError
 from sapper.foreign import LEVELS, Access, access
+from sapper.goal import Untargeted
 from sapper.gradients import check_gradients, lost
 from sapper.log import Finding
 from sapper.models.model import preprocessed
@@ -69,7 +70,8 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
     if heal and is_random:
-        remedies = msgspec.structs.replace(remedies, calls=CALLS)
+        noise = _noise(remedies.shown(logits[:_ROWS]), remedies.shown(again))
+        remedies = msgspec.structs.replace(remedies, calls=CALLS, noise=noise)
     classes, top = logits.shape[1], int(data.y.max())
     if top >= classes:
         raise DataError(f"expected labels from 0 to {classes - 1}, the model has {classes} classes; got label {top}.")
@@ -120,7 +122,12 @@ def _repeats(logits: Logits, again: Logits, *, heal: bool) -> Finding:
     if change <= 1e-4 * (1 + float(logits.abs().max())):
         return Finding("randomised output", "ok", f"the same inputs gave the same outputs (within {change:.1g})", "")
     flipped = float((logits.argmax(1) != again.argmax(1)).double().mean())
-    average = f"the attacks were shown the mean of {CALLS} calls, which are counted; " if heal else ""
+    average = (
+        f"the attacks were shown the mean of {CALLS} calls, which are counted, and sought successes that last from call to "
+        "call; "
+        if heal
+        else ""
+    )
     return Finding(
         "randomised output",
         "warning",
@@ -128,6 +135,12 @@ def _repeats(logits: Logits, again: Logits, *, heal: bool) -> Finding:
         f"{average}robustness figures of a randomised model are too good unless the attack averages over its noise: judge "
         "with care, and audit the model without its noise too",
     )
+
+
+def _noise(logits: Logits, again: Logits) -> float:
+    """The standard deviation of a call's margin, from two calls."""
+    goal = Untargeted(logits.argmax(1))
+    return float((goal.margin(logits) - goal.margin(again)).double().square().mean().sqrt()) / math.sqrt(2)
 
 
 def _rows_apart(together: Logits, alone: Logits, *, is_random: bool) -> Finding:

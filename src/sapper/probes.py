@@ -11,12 +11,14 @@ from fractions import Fraction
 from functools import cache, partial
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import torch
 
 from sapper import catalogue, log, noise
 from sapper.attack import Attack, Cascade, stages
 from sapper.attacks.pgd import PGD
+from sapper.doctor import is_clear
 from sapper.errors import ModelError
 from sapper.oracle import TorchOracle
 from sapper.progress import CaseProgress
@@ -44,6 +46,8 @@ class View:
     shown: TorchOracle
     calls: int
     """Of the model, for one answer that is shown."""
+    lead: float
+    """By how much attacks go beyond the goal."""
     size: int
     """Rows at once."""
 
@@ -64,7 +68,7 @@ class Patients:
         try:
             crafted = craft_cases(
                 self.view.shown, attack, self.x, self.cases.goal, threat, noise.mix(self.cases.key + 1),
-                queries=queries or self.queries, batch_size=self.view.size, judge=self.view.model,
+                queries=queries or self.queries, batch_size=self.view.size, judge=self.view.model, lead=self.view.lead,
             )  # fmt: skip
         except (ModelError, RuntimeError):
             return None
@@ -94,16 +98,24 @@ def probe(
     for number, threat in enumerate(threats, 1):
         jobs = [job for job in work if job[1] == threat]
         found += [step for attack, _, _ in jobs for step in _step_sizes(attack, threat, x)]
-        if threat.eps is not None:
-            tables = [log.read_cases(run, folder) for _, _, folder in jobs]
-            attacks = [attack for attack, _, _ in jobs]
-            strongest = _strongest(attacks, tables, threat)
-            rows = _held(tables, 6 * strongest.limit(threat.budget(x[0].numel())))
-            if len(rows):
-                part = take(cases, torch.tensor(rows, device=x.device))
-                patients = Patients(view, threat, part, threat.rounded(x[part.sample]), spec.queries, stand_in)
-                found += _probe(patients, strongest)
+        tables = [log.read_cases(run, folder) for _, _, folder in jobs]
+        strongest, probed, held = _held(threat, [attack for attack, _, _ in jobs], tables, x[0].numel())
+        if held:
+            part = take(cases, torch.tensor(held, device=x.device))
+            patients = Patients(view, probed, part, threat.rounded(x[part.sample]), spec.queries, stand_in)
+            found += _probe(patients, strongest)
         progress.step(number, 0)
+    return found
+
+
+def longer(run: Path, work: list[Job], probes: list[log.Probe]) -> list[tuple[Cascade, Threat]]:
+    """The attacks that a probe gave more time to, where that clearly gained: under which budgets to attack all cases so."""
+    gained = {probe.threat for probe in probes if probe.name == "more steps" and is_clear(probe)}
+    found = []
+    for threat in dict.fromkeys(threat for _, threat, _ in work if threat.eps is not None and str(threat) in gained):
+        jobs = [job for job in work if job[1] == threat]
+        tables = [log.read_cases(run, folder) for _, _, folder in jobs]
+        found.append((_harder(_strongest([attack for attack, _, _ in jobs], tables, threat)), threat))
     return found
 
 
@@ -136,16 +148,29 @@ def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
     yield from told("surrogate", "pgd on a stand-in", _transferred(patients))
 
 
-def _held(tables: list[pl.DataFrame], cost: int) -> list[int]:
-    """Some cases that no attack of the threat has broken, of samples that are right, evenly from all of them."""
-    broken = pl.Series([False]).new_from_index(0, len(tables[0]))
-    for table in tables:
-        broken |= table["found"].fill_null(value=False)
-    right = tables[0]["label"] == tables[0]["clean_prediction"]
-    pool = (right & ~broken).arg_true().to_list()
+def _held(
+    threat: Threat, attacks: list[Attack | Cascade], tables: list[pl.DataFrame], features: int
+) -> tuple[Attack, Threat, list[int]]:
+    """An attack, a threat, and some cases that held under it, of samples that are right, evenly from all of them.
+
+    Where the run looked for the smallest distance, the threat's budget is the median of what it found, and the cases are
+    those whose distance is larger by a tenth at least.
+    """
+    broken = [table.select(pl.when("found").then("distance").alias("distance"))["distance"] for table in tables]
+    least = pl.DataFrame({str(i): one.fill_null(math.inf) for i, one in enumerate(broken)}).min_horizontal()
+    held, strongest = least.is_infinite(), PGD()
+    if threat.eps is not None:
+        strongest = _strongest(attacks, tables, threat)
+    elif (median := least.filter(least.is_finite() & (least > 0)).to_numpy()).size:
+        eps = Fraction(f"{np.median(median):.3g}")
+        threat = replace(threat, eps=Fraction(math.floor(eps)) if threat.p == 0 else eps)
+        held = least > 1.1 * threat.budget(features)
+    else:
+        return strongest, threat, []
+    pool = (held & (tables[0]["label"] == tables[0]["clean_prediction"])).arg_true().to_list()
     spent = sum(int(table["forwards"].sum()) for table in tables)
-    most = min(_MOST, max(_LEAST, int(_SHARE * spent / cost)))
-    return [pool[i * len(pool) // most] for i in range(most)] if len(pool) > most else pool
+    most = min(_MOST, max(_LEAST, int(_SHARE * spent / (6 * strongest.limit(threat.budget(features))))))
+    return strongest, threat, [pool[i * len(pool) // most] for i in range(most)] if len(pool) > most else pool
 
 
 def _strongest(attacks: list[Attack | Cascade], tables: list[pl.DataFrame], threat: Threat) -> Attack:

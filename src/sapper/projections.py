@@ -19,7 +19,7 @@ from sapper.water_filling import rising
 
 @dataclass(frozen=True)
 class Boundary:
-    """Where each row's linearised lead (of one class over another) is 0."""
+    """Where each row's linearised lead (of one class over another, and what the goal asks beyond it) is 0."""
 
     point: Batch
     """Where it is linearised."""
@@ -75,7 +75,7 @@ def nearest_boundary(
     best, nearest = None, torch.empty(0)
     for rival in rivals.unbind(1):
         cotangent = goal.lead(logits, rival)
-        one = Boundary(point, (cotangent * logits).sum(1), pull(cotangent), rival)
+        one = Boundary(point, (cotangent * logits).sum(1) + goal.confidence, pull(cotangent), rival)
         distance = one.distance(p)
         if best is None:
             best, nearest = one, distance

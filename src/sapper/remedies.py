@@ -20,8 +20,21 @@ class Remedies(msgspec.Struct, frozen=True):
     """Logits are divided by it, a power of 2 so that no two become equal."""
     calls: int = 1
     """Outputs are the mean over so many calls: a randomised model's expectation."""
+    noise: float = 0.0
+    """The standard deviation of such a model's margins in one call, in logits as they are shown."""
     double: bool = False
     """Computed in float64, in which slopes survive that single precision rounds to nothing."""
+
+    @property
+    def lead(self) -> float:
+        """By how much attacks go beyond the goal: what reaches it by two standard deviations does so in most calls."""
+        return 2 * self.noise
+
+    def shown(self, outputs: Tensor) -> Tensor:
+        """Outputs of one call as the attacks are shown them."""
+        if self.logarithm:
+            outputs = outputs.clamp_min(torch.finfo(outputs.dtype).tiny).log()
+        return outputs / self.scale
 
     def applied(self, module: nn.Module) -> nn.Module:
         """The module as the attacks are shown it."""
@@ -38,7 +51,5 @@ class Remedied(nn.Module):
         return outputs[0] if len(outputs) == 1 else torch.stack(outputs).mean(0)
 
     def _once(self, x: Tensor) -> Tensor:
-        z = self.module(x.double()) if self.remedies.double else self.module(x)
-        if self.remedies.logarithm:
-            z = z.clamp_min(torch.finfo(z.dtype).tiny).log()
-        return (z / self.remedies.scale).to(x.dtype)
+        outputs = self.module(x.double()) if self.remedies.double else self.module(x)
+        return self.remedies.shown(outputs).to(x.dtype)

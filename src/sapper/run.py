@@ -29,7 +29,7 @@ from sapper.learning import check_lesson, learned
 from sapper.models.model import Model
 from sapper.oracle import TorchOracle, frozen
 from sapper.preflight import Preflight, clean_inputs, inspect
-from sapper.probes import View, probe
+from sapper.probes import View, longer, probe
 from sapper.progress import CaseProgress
 from sapper.remedies import Remedies
 from sapper.rows import Cases
@@ -156,13 +156,16 @@ def audit(
         ]
         with CaseProgress(console) as progress:
             news = [_run_job(run, job, view, x, cases, before, spec, progress) for job in work]
-            if any(job.threat.p == 0 for job in work):
+            if given == "gradients" and any(job.threat.p == 0 for job in work):
                 _write_vulnerability(run, view, x, cases, progress)
-            if spec.doctor and (any(news) or not (run / "doctor.json").exists()):
-                found = probe(
-                    run, [(job.attack, job.threat, job.folder) for job in work], view, x, cases, spec, progress
-                )
-                log.write_json(run / "doctor.json", found)
+            if spec.doctor:
+                plain = [(job.attack, job.threat, job.folder) for job in work]
+                if any(news) or not (run / "doctor.json").exists():
+                    log.write_json(run / "doctor.json", probe(run, plain, view, x, cases, spec, progress))
+                more = [Job(attack, threat) for attack, threat in longer(run, plain, log.read_probes(run))]
+                for job in more:
+                    _run_job(run, job, view, x, cases, before, spec, progress)
+                work += more
     summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work])
     log.write_json(run / "summary.json", summary)
     return run, summary
@@ -204,14 +207,15 @@ def _view(
 ) -> View:
     """The model as it is attacked and judged. Writes environment.json once, with what all of the run's shards use."""
     if not (known := log.read_environment(run)):
-        remedies = msgspec.structs.replace(remedies, calls=1) if spec.queries else remedies
+        remedies = msgspec.structs.replace(remedies, calls=1, noise=0.0) if spec.queries else remedies
         healed = TorchOracle(remedies.applied(module))
         size = spec.batch_size or measure_batch(healed, x, Untargeted(data.y.to(x.device)))
         known = describe(spec, model, data, x, [job.attack for job in work], size)
         known["remedies"] = msgspec.to_builtins(remedies)
         log.write_json(run / "environment.json", known)
     remedies = msgspec.convert(known.get("remedies", {}), Remedies)
-    return View(TorchOracle(module), TorchOracle(remedies.applied(module)), remedies.calls, known["batch_size"])
+    healed = TorchOracle(remedies.applied(module))
+    return View(TorchOracle(module), healed, remedies.calls, remedies.lead, known["batch_size"])
 
 
 def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
@@ -290,7 +294,7 @@ def _run_shard(
     try:
         crafted = craft_cases(
             view.shown, job.attack, clean, part.goal, job.threat, part.key,
-            queries=spec.queries, batch_size=view.size, progress=progress.step, judge=view.model,
+            queries=spec.queries, batch_size=view.size, progress=progress.step, judge=view.model, lead=view.lead,
         )  # fmt: skip
         stored = rows.survives(view.model, job.threat, clean, part.goal, crafted, view.size)
     except torch.OutOfMemoryError as error:

@@ -140,10 +140,13 @@ def craft_cases(
     batch_size: int | None = None,
     progress: Progress | None = None,
     judge: GradientOracle | None = None,
+    lead: float = 0.0,
 ) -> Crafted:
     """`craft` behind the model's door: rows with their goals and keys, on the oracle's device.
 
-    What came of it is judged by the same door, unless the attacks are shown the model in another form (`judge`).
+    What came of it is judged by the same door, unless the attacks are shown the model in another form (`judge`). Where the
+    judge's answers vary, attacks seek to go beyond the goal by a `lead`, in logits; who fails in that is judged by the
+    candidate that came furthest.
     """
     require_positive("queries", queries)
     require_positive("batch_size", batch_size)
@@ -155,7 +158,7 @@ def craft_cases(
     count = len(oracles)
     cases = [take(whole, slice(first, None, count)) for first in range(count)]
     cases = [replace(case, index=index[: len(case.index)]) for case in cases]
-    ledgers = [Ledger(door, case, queries) for door, case in zip(oracles, cases, strict=True)]
+    ledgers = [Ledger(door, case, queries, lead) for door, case in zip(oracles, cases, strict=True)]
 
     def work(worker: int, tell: Progress) -> None:
         _craft_part(attack, cases[worker], ledgers[worker], math.ceil(size / count), tell)
@@ -173,7 +176,8 @@ def _craft_part(attack: Attack | Cascade, case: Case, ledger: Ledger, size: int,
     every = stages(attack, case.threat)
     for number, stage in enumerate(every, 1):
         left = case if number == 1 else take(case, ~ledger.closed(case))
-        left = replace(left, goal=stage.aim(left.goal), key=noise.mix(left.key + number - 1))
+        goal = stage.aim(left.goal)
+        left = replace(left, goal=goal.surer(goal.confidence + ledger.lead), key=noise.mix(left.key + number - 1))
         _loop(stage, left, ledger, size, progress, first=number == 1, last=number == len(every))
 
 

@@ -11,14 +11,9 @@ from sapper.goal import Untargeted
 from sapper.oracle import TorchOracle
 from sapper.tensors import join
 from sapper.threat import Threat
-from toys import case_of, exact_of, linear, network, predict, random_linear, samples
+from toys import WIDE, case_of, drawn, exact_of, linear, network, predict, random_linear, samples
 
-WIDE = (-1.0, 2.0)
 MIN = Threat.parse("l2:min")
-
-
-def drawn(rows: int, features: int, seed: int = 0) -> torch.Tensor:
-    return torch.rand(rows, features, generator=torch.Generator().manual_seed(seed)) * 0.6 + 0.2
 
 
 @pytest.mark.parametrize("features", [12, 100])
@@ -61,6 +56,21 @@ def test_the_constant_is_searched_for_each_sample():
         ended = state.search if not state.done.any() else ended
     needed = 2 * x[:, 0] / 3  # twice the distance in widths of the box
     assert ((ended.constant / needed).log().abs() < math.log(2)).all()
+
+
+def test_every_attempt_begins_at_the_sample_and_with_nothing_remembered():
+    model = network()
+    x, y = samples(model, rows=6)
+    case, oracle = case_of(x, MIN, Untargeted(y)), TorchOracle(model)
+    attack = CarliniWagner(steps=5, search_steps=3, abort_early=False)
+    state = begun = attack.start(case, oracle)
+    for step in range(1, 11):
+        state = attack.step(case, oracle, state)
+        again = step % 5 == 0
+        assert torch.allclose(state.x_adv, begun.x_adv, atol=1e-6) == again
+        assert torch.allclose(state.free, begun.free, atol=1e-6) == again
+        assert bool((state.moments.mean == 0).all() & (state.moments.square == 0).all()) == again
+        assert state.moments.count.tolist() == [step % 5] * 6
 
 
 def test_a_row_goes_its_own_way_through_the_search_whatever_the_ages_beside_it():

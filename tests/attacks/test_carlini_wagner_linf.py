@@ -3,7 +3,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
 
 import sapper
 from sapper import catalogue
@@ -13,15 +12,10 @@ from sapper.goal import Untargeted
 from sapper.oracle import TorchOracle
 from sapper.tensors import join
 from sapper.threat import Threat
-from toys import case_of, exact_of, linear, network, predict, random_linear, samples
+from toys import WIDE, case_of, drawn, exact_of, linear, network, predict, random_linear, samples
 
-WIDE = (-1.0, 2.0)
 MIN = Threat.parse("linf:min")
 SMALL = "carlini_wagner_linf:steps=20,search_steps=6"
-
-
-def drawn(rows: int, features: int, seed: int = 0) -> Tensor:
-    return torch.rand(rows, features, generator=torch.Generator().manual_seed(seed)) * 0.6 + 0.2
 
 
 @pytest.mark.parametrize("features", [12, 100])

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,6 +45,19 @@ def test_the_first_step_from_the_sample_is_the_projection_and_a_little_more(norm
     exact = exact_of(model).distance(x, y, threat)
     torch.testing.assert_close(threat.distance(state.x_adv, x), 1.05 * exact, rtol=1e-3, atol=1e-5)
     assert (predict(model, state.x_adv) != y).all()
+
+
+def test_from_a_success_it_steps_back_towards_the_sample_before_it_projects() -> None:
+    """Sideways only these two act: a share beta of the way is kept, then a share 1 - alpha (Algorithm 1 and Eq. 8)."""
+    model = linear(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), torch.tensor([0.0, -1.0]))
+    threat, attack = Threat.parse("l2:min", lower=-50.0, upper=50.0), FAB()
+    case = case_of(torch.zeros(1, 2), threat)
+    case, oracle = replace(case, age=case.age + 1), TorchOracle(model)
+    state = replace(attack.start(case, oracle), x_adv=torch.tensor([[2.0, 3.0]]))
+    state = attack.step(case, oracle, state)
+    near, far = attack.overshoot * (attack.beta * 2 - 1), attack.overshoot
+    alpha = min(attack.alpha_max, near / (near + far))
+    assert float(state.x_adv[0, 1]) == pytest.approx(3 * attack.beta * (1 - alpha), rel=1e-4)
 
 
 @EACH

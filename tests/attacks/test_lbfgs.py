@@ -2,7 +2,6 @@ import math
 
 import pytest
 import torch
-from torch import Tensor
 from torch.nn import functional
 
 import sapper
@@ -13,15 +12,10 @@ from sapper.goal import Untargeted
 from sapper.oracle import TorchOracle
 from sapper.tensors import join
 from sapper.threat import Threat
-from toys import case_of, exact_of, linear, network, predict, random_linear, samples, target_of
+from toys import WIDE, case_of, drawn, exact_of, linear, network, predict, random_linear, samples, target_of
 
-WIDE = (-1.0, 2.0)
 MIN = Threat.parse("l2:min")
 SMALL = "lbfgs:steps=20,search_steps=6"
-
-
-def drawn(rows: int, features: int, seed: int = 0) -> Tensor:
-    return torch.rand(rows, features, generator=torch.Generator().manual_seed(seed)) * 0.6 + 0.2
 
 
 @pytest.mark.parametrize("features", [12, 100])

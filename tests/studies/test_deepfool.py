@@ -1,25 +1,15 @@
 """The DeepFool study: its measures on linear models, and the whole at its smoke scale."""
 
 import math
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
-from sapper.lab import Lab
+from labs import lab, needs_mnist
 from sapper.studies._deepfool_common import FOOLED, deepfooled, fast_gradient, ratio
 from sapper.study_run import find, run_study
-
-needs_mnist = pytest.mark.skipif(
-    not (Path(os.environ.get("SAPPER_DATA", "")) / "mnist").is_dir(), reason="set SAPPER_DATA to a folder with mnist/"
-)
-
-
-def lab(out: Path) -> Lab:
-    return Lab(out=out, scale="smoke", data="mnist", console=Console(quiet=True))
 
 
 @needs_mnist

@@ -1,30 +1,23 @@
 """The FGSM study: its closed forms, and the whole at its smoke scale."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
+from labs import lab, needs_mnist
 from sapper.attacks.fgsm import FGSM
-from sapper.lab import Lab
 from sapper.models import maxout, rbf
 from sapper.scheduler import craft
 from sapper.studies._fgsm_common import DENSITIES, SIGMOIDS, SOFTMAX, Net, seen, stepped
 from sapper.studies._fgsm_logistic import adversarial, decayed, margin
 from sapper.study_run import find, run_study
 
-needs_mnist = pytest.mark.skipif(
-    not (Path(os.environ.get("SAPPER_DATA", "")) / "mnist").is_dir(), reason="set SAPPER_DATA to a folder with mnist/"
-)
-
 
 @needs_mnist
 def test_the_smoke_study_is_whole(tmp_path: Path) -> None:
-    lab = Lab(out=tmp_path, scale="smoke", data="mnist", console=Console(quiet=True))
-    outcome = run_study("fgsm", lab, "sapper study fgsm")
+    outcome = run_study("fgsm", lab(tmp_path), "sapper study fgsm")
     assert len(outcome.parts) == len(find("fgsm")().parts())
     claims = {claim.what: claim for part in outcome.parts for claim in part.claims}
     assert claims["softmax: error, ε = 0.25"].verdict == "met"

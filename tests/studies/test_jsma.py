@@ -1,24 +1,14 @@
 """The JSMA study at its smoke scale, as a user runs it."""
 
-import os
 from pathlib import Path
 
 import msgspec
 import pytest
-from rich.console import Console
 
+from labs import lab, needs_mnist
 from sapper.claims import Claim, Outcome
 from sapper.errors import RunError
-from sapper.lab import Lab
 from sapper.study_run import find, run_study, studies
-
-needs_mnist = pytest.mark.skipif(
-    not (Path(os.environ.get("SAPPER_DATA", "")) / "mnist").is_dir(), reason="set SAPPER_DATA to a folder with mnist/"
-)
-
-
-def lab(out: Path) -> Lab:
-    return Lab(out=out, scale="smoke", data="mnist", console=Console(quiet=True))
 
 
 @needs_mnist

@@ -1,26 +1,15 @@
 """The study of momentum at its smoke scale."""
 
-import os
 from pathlib import Path
 
-import pytest
 import torch
-from rich.console import Console
 
+from labs import lab, needs_mnist
 from sapper.claims import Outcome
-from sapper.lab import Lab
 from sapper.studies._momentum_common import crafted
 from sapper.studies.momentum import MeanProbability
 from sapper.study_run import run_study
 from toys import network, predict, samples
-
-needs_mnist = pytest.mark.skipif(
-    not (Path(os.environ.get("SAPPER_DATA", "")) / "mnist").is_dir(), reason="set SAPPER_DATA to a folder with mnist/"
-)
-
-
-def lab(out: Path) -> Lab:
-    return Lab(out=out, scale="smoke", data="mnist", console=Console(quiet=True))
 
 
 @needs_mnist

@@ -4,16 +4,11 @@ import os
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
+from labs import lab
 from sapper.errors import DataError
-from sapper.lab import Lab
 from sapper.studies.physical import attack_of
 from sapper.study_run import run_study
-
-
-def lab(out: Path) -> Lab:
-    return Lab(out=out, scale="smoke", data="imagenet", console=Console(quiet=True))
 
 
 @pytest.mark.skipif(
@@ -21,7 +16,7 @@ def lab(out: Path) -> Lab:
     reason="set SAPPER_DATA to a folder with imagenet/",
 )
 def test_the_smoke_study_is_whole(tmp_path: Path) -> None:
-    outcome = run_study("physical", lab(tmp_path), "sapper study physical")
+    outcome = run_study("physical", lab(tmp_path, "imagenet"), "sapper study physical")
     table = outcome.parts[0].tables[0]
     clean = table.rows[0]
     assert clean[:2] == ["clean", 0]
@@ -36,7 +31,7 @@ def test_the_smoke_study_is_whole(tmp_path: Path) -> None:
 def test_without_its_photos_it_says_where_to_put_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SAPPER_DATA", str(tmp_path))
     with pytest.raises(DataError, match=r"photos/NNN_wnid_name.jpg"):
-        run_study("physical", lab(tmp_path / "out"), "sapper study physical")
+        run_study("physical", lab(tmp_path / "out", "imagenet"), "sapper study physical")
 
 
 @pytest.mark.parametrize(("level", "steps"), [(2, 2), (4, 5), (8, 10), (12, 15), (16, 20)])

@@ -1,25 +1,15 @@
 """Szegedy's study: its measures, and the whole at its smoke scale."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 from torch import nn
 
+from labs import lab, needs_mnist
 from sapper.data.dataset import Data
-from sapper.lab import Lab
 from sapper.studies._szegedy_common import Distorted, decaying, distorted, magnified, noisy, sigmoids
 from sapper.study_run import find, run_study
-
-needs_mnist = pytest.mark.skipif(
-    not (Path(os.environ.get("SAPPER_DATA", "")) / "mnist").is_dir(), reason="set SAPPER_DATA to a folder with mnist/"
-)
-
-
-def lab(out: Path) -> Lab:
-    return Lab(out=out, scale="smoke", data="mnist", console=Console(quiet=True))
 
 
 def pictures(rows: int) -> Data:

@@ -1,26 +1,19 @@
 """The study of universal perturbations at its smoke scale."""
 
-import os
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
-from sapper.lab import Lab
+from labs import lab, needs_mnist
 from sapper.studies.universal import fooling_rate, random_change
 from sapper.study_run import run_study
 from toys import network, samples
 
-needs_mnist = pytest.mark.skipif(
-    not (Path(os.environ.get("SAPPER_DATA", "")) / "mnist").is_dir(), reason="set SAPPER_DATA to a folder with mnist/"
-)
-
 
 @needs_mnist
 def test_the_smoke_study_is_whole(tmp_path: Path) -> None:
-    lab = Lab(out=tmp_path, scale="smoke", data="mnist", console=Console(quiet=True))
-    outcome = run_study("universal", lab, "sapper study universal")
+    outcome = run_study("universal", lab(tmp_path), "sapper study universal")
     assert len(outcome.parts) == 4
     table = outcome.parts[0].tables[0]
     assert [row[0] for row in table.rows] == ["linf:0.2"] * 3 + ["l2:3"] * 3

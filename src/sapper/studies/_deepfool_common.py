@@ -2,14 +2,13 @@
 
 import math
 
-import torch
 from torch import nn
 
-from sapper.lab import Lab
+from sapper.lab import Lab, answers
 from sapper.scheduler import Crafted, craft
 from sapper.studies._fgsm_common import SOFTMAX, Net, stepped
 from sapper.studies._teaching import Lesson, samples, taught
-from sapper.tensors import Batch, Labels
+from sapper.tensors import Batch
 from sapper.threat import norm
 
 FOOLED = 0.9
@@ -36,11 +35,6 @@ def _fc() -> nn.Module:
     return nn.Sequential(
         nn.Flatten(), nn.Linear(784, 500), nn.ReLU(), nn.Linear(500, 150), nn.ReLU(), nn.Linear(150, 10)
     )
-
-
-def answers(module: nn.Module, x: Batch) -> Labels:
-    with torch.no_grad():
-        return torch.cat([module(part).argmax(1) for part in x.split(1000)])
 
 
 def deepfooled(lab: Lab, module: nn.Module, x: Batch, threat: str) -> Crafted:

@@ -12,13 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from sapper.claims import Claim, Sure
 from sapper.data.dataset import Data
 from sapper.lab import Lab
 from sapper.models import maxout as maxout_network
 from sapper.models import rbf as rbf_network
 from sapper.oracle import TorchOracle, frozen
-from sapper.studies._teaching import Lesson, samples, share, taught
+from sapper.studies._teaching import Lesson, samples, taught
 from sapper.tensors import Batch, Labels, Logits, Mask, Scalars
 from sapper.threat import Threat
 
@@ -133,13 +132,3 @@ def rbf(lab: Lab) -> Net:
     lesson = Lesson(data, lab.size(paper=10, smoke=3), rate=0.03, loss=loss_of(DENSITIES))
     module = taught(lab, "rbf", lambda: rbf_network.build(data.shape, len(data.classes)), lesson)
     return Net(module, DENSITIES)
-
-
-def percent(
-    what: str, where: str, sure: Sure, paper: float | None, measured: float | None,
-    within: tuple[float, float] | None = None, note: str = "",
-) -> Claim:  # fmt: skip
-    """A claim about a share, which is measured as one and told in percent."""
-    return Claim(
-        what=what, where=where, sure=sure, paper=paper, within=within, measured=share(measured), unit="%", note=note
-    )

@@ -8,12 +8,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from sapper.claims import Claim, Part, Table
+from sapper.claims import Claim, Part, Table, percent
 from sapper.data.dataset import Data
 from sapper.lab import Lab
 from sapper.models import softmax as linear
 from sapper.report.picture_grid import image_grid
-from sapper.studies._fgsm_common import EPS, SOFTMAX, Net, Seen, percent, seen, stepped
+from sapper.studies._fgsm_common import EPS, SOFTMAX, Net, Seen, seen, stepped
 from sapper.studies._teaching import Lesson, samples, share, taught
 from sapper.tensors import Batch, Flat, Labels, Scalars
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from sapper.claims import Claim, Part, Table
+from sapper.claims import Claim, Part, Table, percent
 from sapper.data.dataset import Data
 from sapper.lab import Lab
 from sapper.models.maxout import Maxout
@@ -16,7 +16,6 @@ from sapper.studies._fgsm_common import (
     Seen,
     attacked,
     maxout,
-    percent,
     seen,
     stepped,
     test_set,

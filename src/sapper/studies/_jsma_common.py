@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 
 from sapper import log
-from sapper.claims import Claim, Figure, Sure
+from sapper.claims import Figure
 from sapper.lab import Lab
 from sapper.models.model import Model
 from sapper.report.figures import matrix
@@ -56,20 +56,6 @@ def distortion(cases: pl.DataFrame, *, failed: bool = False) -> float | None:
 def share(cases: pl.DataFrame) -> float:
     """Of the cases that succeeded."""
     return float(cases["found"].to_numpy().mean())
-
-
-def percent(
-    what: str,
-    where: str,
-    sure: Sure,
-    paper: float,
-    measured: float | None,
-    within: tuple[float, float] | None,
-    note: str = "",
-) -> Claim:
-    """A claim about a share, which is measured as one and told in percent."""
-    value = None if measured is None else round(100 * measured, 2)
-    return Claim(what=what, where=where, sure=sure, paper=paper, within=within, measured=value, unit="%", note=note)
 
 
 def pair_figure(lab: Lab, file: str, values: np.ndarray, caption: str, digits: int, unit: str) -> Figure:

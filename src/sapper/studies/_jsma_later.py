@@ -9,7 +9,7 @@ import torch
 
 from sapper import hardness, log, noise
 from sapper.adversarial_distance import adversarial_distance
-from sapper.claims import Claim, Part, Table
+from sapper.claims import Claim, Part, Table, percent
 from sapper.goal import Targeted
 from sapper.lab import Lab
 from sapper.names import slug
@@ -18,7 +18,7 @@ from sapper.regularity import Detection, detection, roughness
 from sapper.report.figures import lines, scatter
 from sapper.scheduler import craft
 from sapper.statistics import pair_matrix, spearman, wilson
-from sapper.studies._jsma_common import GAMMA, Cells, cases_of, hundred, lenet, pair_figure, percent, tidy
+from sapper.studies._jsma_common import GAMMA, Cells, cases_of, hundred, lenet, pair_figure, tidy
 
 BUDGETS = (0.3, 1.3, 2.6, 5.1, 7.7, 10.2, 12.8, 25.5, 38.3)
 """Υ in % of Fig. 14."""

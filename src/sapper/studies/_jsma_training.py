@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from sapper.claims import Part, Table
+from sapper.claims import Part, Table, percent
 from sapper.data.dataset import Data
 from sapper.lab import Lab
 from sapper.models.model import Model
@@ -14,7 +14,6 @@ from sapper.studies._jsma_common import (
     distortion,
     hundred,
     lenet,
-    percent,
     share,
     tidy,
     whole,

@@ -8,9 +8,9 @@ from torch import nn
 
 from sapper.claims import Claim
 from sapper.data.dataset import Data
-from sapper.lab import Lab
+from sapper.lab import Lab, answers
 from sapper.scheduler import craft
-from sapper.studies._transfer_common import answers, networks, percent
+from sapper.studies._transfer_common import networks, percent
 from sapper.tensors import Batch, Labels
 
 EPS, STEPS = 0.2, 10

@@ -1,12 +1,10 @@
 """What the studies of transfer share: networks of several architectures on MNIST, what they answer, what it costs."""
 
-import torch
 from torch import nn
 
-from sapper.lab import Lab
+from sapper.lab import Lab, answers
 from sapper.models.model import Model
-from sapper.oracle import TorchOracle, frozen
-from sapper.tensors import Batch, Labels, Mask
+from sapper.tensors import Mask
 
 LARGE, SMALL = ("lenet", "wong_kolter", "mlp", "maxout"), ("wong_kolter", "mlp", "softmax")
 """Architectures of the two scales."""
@@ -17,11 +15,6 @@ def networks(lab: Lab) -> dict[str, Model]:
     if lab.scale == "paper":
         return {name: lab.model(name, "train", 4) for name in LARGE}
     return {name: lab.model(name, "train[:2000]", 2, batch_size=20) for name in SMALL}
-
-
-def answers(model: nn.Module, x: Batch) -> Labels:
-    with frozen(model):
-        return torch.cat([TorchOracle(model).logits(part) for part in x.split(256)]).argmax(1)
 
 
 def percent(mask: Mask) -> float:

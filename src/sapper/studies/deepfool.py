@@ -13,12 +13,12 @@ from torch import nn
 
 from sapper.attacks.deepfool import PAPER
 from sapper.claims import Claim, Figure, Part, Table
-from sapper.lab import Lab
+from sapper.lab import Lab, answers
 from sapper.models.training import accuracy
 from sapper.report.figures import lines
 from sapper.report.picture_grid import image_grid
 from sapper.scheduler import Crafted, craft
-from sapper.studies._deepfool_common import FOOLED, answers, deepfooled, fast_gradient, networks, ratio
+from sapper.studies._deepfool_common import FOOLED, deepfooled, fast_gradient, networks, ratio
 from sapper.studies._deepfool_tuning import tuning
 from sapper.studies._teaching import samples, share
 from sapper.study import Study

@@ -11,7 +11,7 @@ import torch
 
 from sapper import noise
 from sapper.attacks.fgsm import PAPER
-from sapper.claims import Claim, Part, Table
+from sapper.claims import Claim, Part, Table, percent
 from sapper.data.dataset import Data
 from sapper.lab import Lab
 from sapper.report.figures import lines
@@ -23,7 +23,6 @@ from sapper.studies._fgsm_common import (
     Seen,
     attacked,
     maxout,
-    percent,
     rbf,
     seen,
     softmax,

@@ -11,9 +11,9 @@ import polars as pl
 import torch
 
 from sapper.attacks.jsma import PAPER
-from sapper.claims import Claim, Part, Table
+from sapper.claims import Claim, Part, Table, percent
 from sapper.goal import Targeted
-from sapper.lab import Lab
+from sapper.lab import Lab, answers
 from sapper.models.lenet import RECIPE
 from sapper.oracle import TorchOracle, frozen
 from sapper.report.picture_grid import image_grid
@@ -31,7 +31,6 @@ from sapper.studies._jsma_common import (
     lenet,
     listed,
     pair_figure,
-    percent,
     share,
     tidy,
     whole,
@@ -73,9 +72,7 @@ class JSMAStudy(
 def network(lab: Lab) -> Part:
     """What is attacked, and what of the paper is not reproduced."""
     model, test = lenet(lab).module, lab.samples("test", None if lab.scale == "paper" else 500)
-    with frozen(model):
-        answers = torch.cat([TorchOracle(model).logits(part) for part in test.x.split(500)]).argmax(1)
-    accuracy = float((answers == test.y).double().mean())
+    accuracy = float((answers(model, test.x) == test.y).double().mean())
     recipe = (
         f"{RECIPE.epochs} epochs, batches of {RECIPE.batch_size}, rate {RECIPE.learning_rate} falling to 0, momentum "
         f"{RECIPE.momentum}"

@@ -15,13 +15,13 @@ from torch import Tensor, nn
 from sapper import log
 from sapper.attacks.universal import PAPER, Universal
 from sapper.claims import Claim, Figure, Part, Table
-from sapper.lab import Lab
+from sapper.lab import Lab, answers
 from sapper.learning import fit
 from sapper.names import slug
 from sapper.perturbation import Perturbation
 from sapper.report.figures import lines, matrix
 from sapper.report.picture_grid import image_grid
-from sapper.studies._transfer_common import accuracies, answers, networks, percent
+from sapper.studies._transfer_common import accuracies, networks, percent
 from sapper.study import Study
 from sapper.tensors import Batch, nonzero
 from sapper.threat import Threat

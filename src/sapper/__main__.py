@@ -1,0 +1,5 @@
+"""`python -m sapper`."""
+
+from sapper.cli import main
+
+main()
