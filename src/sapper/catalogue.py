@@ -73,6 +73,16 @@ def suites() -> dict[str, Suite]:
     return {name: msgspec.toml.decode(text, type=Suite) for name, text in texts.items()}
 
 
+def standard(given: Access) -> Suite:
+    """The suite of an audit by itself for what a model gives; where none is written, every attack that needs no more."""
+    known = suites()
+    name = "standard" if given == "gradients" else f"standard_{given}"
+    if name in known:
+        return known[name]
+    fitting = [name for name, method in attacks().items() if serves(access(method), given)]
+    return Suite(about="", attacks=fitting, threats=known["standard"].threats)
+
+
 def attack(text: str) -> Attack | Cascade:
     """Reads `pgd`, `pgd:steps=20,random_start=false`, `5*pgd:steps=20` (restarts), or the name of a suite.
 

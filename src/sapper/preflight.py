@@ -77,22 +77,20 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
         raise DataError(f"expected labels from 0 to {classes - 1}, the model has {classes} classes; got label {top}.")
     predictions = logits.argmax(1)  # not of the softmax, which may tie where logits do not
     accuracy = float((predictions.cpu() == data.y).double().mean())
+    gradients = _promised(given)
     with frozen(module):
         if given == "gradients":
             gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
-        else:
-            gradients = _promised(given)
         better = None if is_random else _better(module, data, x)
-    found = [
+    findings = [
         mode,
         repeats,
         _rows_apart(logits[: len(alone)], alone, is_random=is_random),
-        outputs,
+        *outputs,
         gradients,
         _input_range(data),
         _accuracy(accuracy, classes, float(data.y.bincount().max()) / len(x), len(x), better),
     ]
-    findings = [finding for finding in found if finding]
     return Preflight(logits, predictions, confidence(logits, given), accuracy, findings, remedies)
 
 
@@ -159,22 +157,20 @@ def _rows_apart(together: Logits, alone: Logits, *, is_random: bool) -> Finding:
 
 def _promised(given: Access) -> Finding:
     """A model that never promised gradients lacks nothing."""
+    evidence = f"the model answers with {given} only"
     return Finding(
-        "access",
-        "note",
-        f"the model answers with {given} only",
+        "access", "note", evidence,
         f"attacks that need {' or '.join(LEVELS[LEVELS.index(given) + 1 :])} are refused; what fools a network of your own "
         "may fool it too",
-    )
+    )  # fmt: skip
 
 
-def _outputs(logits: Logits, given: Access, *, heal: bool) -> tuple[Finding | None, Remedies]:
+def _outputs(logits: Logits, given: Access, *, heal: bool) -> tuple[list[Finding], Remedies]:
     """What kind of outputs these are, and what attacks shall be shown instead."""
     name, verdict = "outputs are logits", "note" if heal else "warning"
-    low, high = float(logits.min()), float(logits.max())
-    sound = Finding(name, "ok", f"outputs from {low:.3g} to {high:.3g}", "")
+    sound = Finding(name, "ok", f"outputs from {float(logits.min()):.3g} to {float(logits.max()):.3g}", "")
     if given == "labels":
-        return None, Remedies()
+        return [], Remedies()
     if bool(((logits >= 0) & (logits <= 1)).all()) and bool((logits.sum(1) - 1).abs().max() < 1e-3):
         finding = Finding(
             name,
@@ -187,13 +183,13 @@ def _outputs(logits: Logits, given: Access, *, heal: bool) -> tuple[Finding | No
                 else "say so where the model is made, probabilities=True: else its confidences are told wrong"
             ),
         )
-        return finding, Remedies(logarithm=heal)
+        return [finding], Remedies(logarithm=heal)
     if given == "scores":  # there is no slope to be lost in rounding
-        return sound, Remedies()
+        return [sound], Remedies()
     first, second = logits.topk(2, dim=1).values.unbind(1)
     saturated = float((first - second > _SATURATED).double().mean())
     if saturated <= 0.01:
-        return sound, Remedies()
+        return [sound], Remedies()
     scale = 2.0 ** round(math.log2(float((first - second).quantile(0.9)) / _USUAL))
     finding = Finding(
         name,
@@ -206,7 +202,7 @@ def _outputs(logits: Logits, given: Access, *, heal: bool) -> tuple[Finding | No
             else "divide the logits by a number, which changes no prediction, or attack with loss=margin"
         ),
     )
-    return finding, Remedies(scale=scale if heal else 1.0)
+    return [finding], Remedies(scale=scale if heal else 1.0)
 
 
 def _gradients(

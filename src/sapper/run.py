@@ -89,7 +89,7 @@ def standard(
         attacks: Likewise.
         given: What the model gives; each kind of access has a suite.
     """
-    suite = _suite(given)
+    suite = catalogue.standard(given)
     lower, upper = data.bounds
     kind = "colour" if len(data.shape) == 3 and data.shape[0] == 3 else "grey"
     wanted_threats = threats or suite.threats[kind]
@@ -111,18 +111,6 @@ def standard(
         threats or [t for t in wanted_threats if any(t == pair[0] for pair in pairs)],
         attacks or [a for a in wanted_attacks if any(a == pair[1] for pair in pairs)],
     )
-
-
-def _suite(given: Access) -> catalogue.Suite:
-    """The standard suite for what a model gives; where none is written, every attack that needs no more."""
-    known = catalogue.suites()
-    name = "standard" if given == "gradients" else f"standard_{given}"
-    if name in known:
-        return known[name]
-    fitting = [
-        name for name, method in catalogue.attacks().items() if catalogue.serves(catalogue.access(method), given)
-    ]
-    return catalogue.Suite(about="", attacks=fitting, threats=known["standard"].threats)
 
 
 def audit(
