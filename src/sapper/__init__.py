@@ -7,13 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sapper.ensembles import ensemble
+    from sapper.foreign import Foreign
     from sapper.learning import fit
     from sapper.scheduler import Crafted, craft
 
-_HOMES = {"Crafted": "scheduler", "craft": "scheduler", "ensemble": "ensembles", "fit": "learning"}
+_HOMES = {
+    "Crafted": "scheduler",
+    "Foreign": "foreign",
+    "craft": "scheduler",
+    "ensemble": "ensembles",
+    "fit": "learning",
+}
 
 __version__ = "0.1.0"
-__all__ = ["Crafted", "__version__", "craft", "ensemble", "fit"]
+__all__ = ["Crafted", "Foreign", "__version__", "craft", "ensemble", "fit"]
 
 
 def __getattr__(name: str) -> Any:

@@ -21,13 +21,14 @@ from typing import Any, get_type_hints
 import msgspec
 
 import sapper.attacks
-from sapper.attack import Attack, Cascade, name_of, stages
+from sapper.attack import Attack, Cascade, Learner, name_of, stages
 from sapper.citation import Paper
 from sapper.errors import UsageError, unknown
+from sapper.foreign import LEVELS, Access
 from sapper.oracle import GradientOracle, LabelOracle, ScoreOracle
-from sapper.threat import norm_name
+from sapper.threat import Threat, norm_name
 
-ACCESS = {LabelOracle: "labels", ScoreOracle: "scores", GradientOracle: "gradients"}
+ACCESS: dict[object, Access] = {LabelOracle: "labels", ScoreOracle: "scores", GradientOracle: "gradients"}
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -70,6 +71,16 @@ def suites() -> dict[str, Suite]:
     found = sorted(path.name for path in folder.iterdir() if path.name.endswith(".toml"))
     texts = {name.removesuffix(".toml"): (folder / name).read_text("utf-8") for name in found}
     return {name: msgspec.toml.decode(text, type=Suite) for name, text in texts.items()}
+
+
+def standard(given: Access) -> Suite:
+    """The suite of an audit by itself for what a model gives; where none is written, every attack that needs no more."""
+    known = suites()
+    name = "standard" if given == "gradients" else f"standard_{given}"
+    if name in known:
+        return known[name]
+    fitting = [name for name, method in attacks().items() if serves(access(method), given)]
+    return Suite(about="", attacks=fitting, threats=known["standard"].threats)
 
 
 def attack(text: str) -> Attack | Cascade:
@@ -117,9 +128,40 @@ def options(method: type) -> tuple[Option, ...]:
     )
 
 
-def access(method: type[Attack]) -> str:
+def access(method: type[Attack]) -> Access:
     """What the attack asks of the model, also to learn, as the type of its `oracle` says: labels, scores or gradients."""
     return ACCESS[get_type_hints(getattr(method, "fit", method.step))["oracle"]]
+
+
+def needs(attack: Attack) -> Access:
+    """What this attack asks from now on; one that has learned needs no more for that."""
+    has_learned = isinstance(attack, Learner) and attack.perturbation is not None
+    return ACCESS[get_type_hints(attack.step)["oracle"]] if has_learned else access(type(attack))
+
+
+def serves(needed: Access, given: Access) -> bool:
+    """Whether a model that gives so much is enough for an attack that needs so much."""
+    return LEVELS.index(needed) <= LEVELS.index(given)
+
+
+def check_access(attack: Attack | Cascade, threat: Threat, given: Access) -> None:
+    """Refuses an attack that needs more than the model gives.
+
+    Raises:
+        UsageError: It does, or one of its stages.
+    """
+    lacking = [stage for stage in stages(attack, threat) if not serves(needs(stage), given)]
+    if not lacking:
+        return
+    fitting = [
+        name
+        for name, one in attacks().items()
+        if serves(access(one), given) and threat.p in one.norms and (threat.eps is not None or one.minimal)
+    ]
+    raise UsageError(
+        f"{lacking[0]} needs {needs(lacking[0])}, the model gives {given} only; what fits it under {threat}: "
+        f"{', '.join(fitting) or 'none of the attacks there are'}. sapper attacks --access {given} lists such attacks."
+    )
 
 
 def description(method: type) -> str:

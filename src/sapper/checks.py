@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from sapper.attack import Attack, Cascade, misfit, name_of, stages
 from sapper.errors import DataError, UsageError
+from sapper.foreign import Access
+from sapper.goal import KINDS, GoalSpec
 from sapper.threat import Threat
 
 
@@ -40,6 +42,19 @@ def _check_values(attack: Attack) -> None:
         msgspec.convert(values, type(attack))
     except msgspec.ValidationError as error:
         raise UsageError(f"{name_of(type(attack))}: {error}; see `sapper show {name_of(type(attack))}`.") from error
+
+
+def check_goal(goal: GoalSpec, given: Access) -> None:
+    """Refuses a goal that is told by scores, of a model that gives none.
+
+    Raises:
+        UsageError: It is one.
+    """
+    if given == "labels" and (goal.kind == KINDS[0] or goal.choice == "least-likely"):
+        raise UsageError(
+            f"the goal {goal} is about scores, the model gives labels only: choose misclassification, targeted:random, "
+            "targeted:every or one class."
+        )
 
 
 def check_classes(labels: Tensor, classes: int) -> None:

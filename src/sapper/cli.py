@@ -44,6 +44,8 @@ def audit(
     mean: Annotated[tuple[float, ...] | None, Many] = None,
     std: Annotated[tuple[float, ...] | None, Many] = None,
     resize: tuple[int, int] | None = None,
+    trust_types: Annotated[list[str] | None, Many] = None,
+    trust_pickle: Annotated[bool, Flag] = False,
     split: str = "test",
     bounds: tuple[float, float] = (0.0, 1.0),
     quantize: int | None = None,
@@ -56,8 +58,9 @@ def audit(
     """Attacks a model on data and reports. A run that was stopped goes on with the same command.
 
     Args:
-        model: A model folder, a .pt2 or TorchScript file, a safetensors file that names its architecture,
-            package.module:factory, timm:NAME, torchvision:NAME, or lenet-digits, which is built in.
+        model: A model folder, a .pt2 or TorchScript file, a safetensors file that names its architecture, a
+            .skops file with an estimator, an .onnx file, package.module:factory, timm:NAME, torchvision:NAME, or
+            lenet-digits, which is built in.
         data: digits, mnist, cifar10, an .npz file, a folder of images by class, or Parquet.
         threat: What the attacker may change: linf:8/255, l2:0.5, l1:10, l0:14.5%, l0:112, l0:min. Repeats.
         attack: A name of `sapper attacks`, with options if any: pgd:steps=20, 5*pgd (restarts). Repeats.
@@ -70,6 +73,8 @@ def audit(
         mean: What to subtract from each channel before the network.
         std: What to divide each channel by.
         resize: Height and width to resize to before the network.
+        trust_types: Types that a .skops file may hold beside those known to be harmless.
+        trust_pickle: Load a pickled estimator, running whatever code is in its file.
         split: Part of the data: test, train, or a range like train[50000:].
         bounds: Legal range of the inputs, in whose units the budgets are.
         quantize: Bits a feature: success is judged after rounding to this grid (8 for pictures).
@@ -83,7 +88,8 @@ def audit(
     from sapper.spec import Spec
 
     spec = Spec(
-        model=model, weights=str(weights) if weights else None, mean=mean, std=std, resize=resize, data=data, split=split,
+        model=model, weights=str(weights) if weights else None, mean=mean, std=std, resize=resize,
+        trust_types=tuple(trust_types) if trust_types else None, trust_pickle=trust_pickle or None, data=data, split=split,
         bounds=bounds, limit=limit, goal=goal, threats=tuple(threat or ()), attacks=tuple(attack or ()), seed=seed,
         quantize=quantize, queries=queries, batch_size=batch_size, doctor=doctor,
     )  # fmt: skip
@@ -229,15 +235,18 @@ def cite(run: Path, /) -> None:
 
 
 @app.command
-def attacks(*, json: Annotated[bool, Flag] = False) -> None:
+def attacks(
+    *, access: Literal["labels", "scores", "gradients"] = "gradients", json: Annotated[bool, Flag] = False
+) -> None:
     """Lists the attacks.
 
     Args:
+        access: Only those that a model is enough for which gives so much.
         json: Print them as JSON.
     """
     from sapper.commands import list_attacks
 
-    list_attacks(as_json=json, printer=stdout)
+    list_attacks(access, as_json=json, printer=stdout)
 
 
 @app.command

@@ -13,9 +13,11 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from sapper import catalogue
+from sapper.attack import stages
 from sapper.claims import Scale
 from sapper.data.loading import load_data
 from sapper.errors import UsageError, require_positive, unknown
+from sapper.foreign import Access, access
 from sapper.goal import KINDS, GoalSpec
 from sapper.lab import Lab
 from sapper.log import Summary
@@ -45,8 +47,10 @@ def run_audit(spec: Spec, out: Path | None, device: str, *, as_json: bool, conso
         mean=spec.mean,
         std=spec.std,
         resize=spec.resize,
+        trust_types=spec.trust_types or (),
+        trust_pickle=spec.trust_pickle or False,
     )
-    threats, attacks = standard(data, list(spec.threats), list(spec.attacks))
+    threats, attacks = standard(data, list(spec.threats), list(spec.attacks), access(model.module))
     spec = replace(
         spec, threats=tuple(threats), attacks=tuple(attacks), model_digest=model.digest, data_digest=data.digest()
     )
@@ -118,8 +122,12 @@ def list_studies(printer: Console) -> None:
     printer.print(table)
 
 
-def list_attacks(*, as_json: bool, printer: Console) -> None:
-    found = catalogue.attacks()
+def list_attacks(given: Access, *, as_json: bool, printer: Console) -> None:
+    found = {
+        name: method
+        for name, method in catalogue.attacks().items()
+        if catalogue.serves(catalogue.access(method), given)
+    }
     if as_json:
         _write_json([_facts(name) for name in found])
         return
@@ -132,6 +140,9 @@ def list_attacks(*, as_json: bool, printer: Console) -> None:
     printer.print(table)
     known = Table(Column("suite", no_wrap=True), "attacks", "what it is for")
     for name, suite in catalogue.suites().items():
+        every = [stage for one in suite.cascade or suite.attacks for stage in stages(catalogue.attack(one))]
+        if not all(catalogue.serves(catalogue.needs(stage), given) for stage in every):
+            continue
         known.add_row(name, " ".join(suite.cascade or suite.attacks), " ".join(suite.about.split()))
     printer.print(known)
 

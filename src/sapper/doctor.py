@@ -26,6 +26,7 @@ MEANINGS = {
     "gradients": "Gradient attacks need the slope of the outputs; rounding, detaching and saturation hide it.",
     "input range": "Budgets are in the data's units; in other units they are another threat.",
     "clean accuracy": "A model that is shown its data wrongly is not the model that was meant.",
+    "access": "What a model answers with decides which attacks there are; who steals a copy of it has its gradients too.",
     "gradients along the attacks": "Without a gradient an attack stays where it is; what it leaves unbroken was not tried.",
     "loss along the attacks": "An attack that works gets nearer to its goal even where it does not reach it.",
     "step size": "Steps that do not add up to the budget never come to its border; far larger ones only jump across.",
@@ -38,6 +39,15 @@ MEANINGS = {
 }
 """What each check is about."""
 
+_WITHOUT_GRADIENTS = {
+    "loss along the attacks": "the answers are level around these samples, so that no attack sees a way down: give them more "
+    "questions, or craft on a stand-in of your own",
+    "largest budget": "there the attack failed, not the model: give it more questions, or craft on a stand-in of your own",
+    "attacks without gradients": "the figures would be lower still: give the attacks more questions",
+    "transferred samples": "the attacks asked too little: give them more questions, or craft on a stand-in of your own",
+}
+"""What to do where the model never promised gradients."""
+_ELSE = "; else "
 _ORDER = {"warning": 0, "note": 1, "ok": 2}
 _CLEAR = 0.05  # share of the cases that held, from which on a failing attack is a warning
 _GAIN = 0.1  # share of the probed, likewise
@@ -110,7 +120,19 @@ def examine(run: Path, work: list[tuple[str, str, str]]) -> list[Finding]:
         _gradient_free(groups, probes),
         _transfer(probes),
     ]
-    return [*log.read_preflight(run), *(f for f in [*along, *probed] if f), *_errors(trials)]
+    given = log.read_environment(run).get("model", {}).get("access", "gradients")
+    found = [f if given == "gradients" else _without_gradients(f) for f in [*along, *probed] if f]
+    return [*log.read_preflight(run), *found, *_errors(trials)]
+
+
+def _without_gradients(finding: Finding) -> Finding:
+    """The same of a model that gives none, whose attacks nothing can mislead."""
+    remedy = finding.remedy
+    if remedy and finding.check in _WITHOUT_GRADIENTS:
+        few, otherwise, _ = remedy.rpartition(_ELSE)
+        remedy = few + otherwise + _WITHOUT_GRADIENTS[finding.check]
+    check = "more steps" if finding.check == "attacks without gradients" else finding.check
+    return Finding(check, finding.verdict, finding.evidence, remedy)
 
 
 def _held(group: Sequence[_Trial]) -> pl.Series:
@@ -296,7 +318,7 @@ def _worst(name: str, told: list[tuple[str, int, int]], remedy: str) -> Finding 
     if clear:
         return Finding(name, "warning", "; ".join(clear), remedy)
     if some:
-        return Finding(name, "note", "; ".join(some), f"few enough to be left to chance; else {remedy}")
+        return Finding(name, "note", "; ".join(some), f"few enough to be left to chance{_ELSE}{remedy}")
     return Finding(name, "ok", "; ".join(text for text, *_ in told), "")
 
 

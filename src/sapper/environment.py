@@ -12,6 +12,7 @@ import torch
 from sapper import catalogue
 from sapper.attack import Attack, Cascade
 from sapper.data.dataset import Data
+from sapper.foreign import access
 from sapper.models.model import Model
 from sapper.spec import Spec, command
 from sapper.tensors import Batch
@@ -34,7 +35,12 @@ def describe(
         "dtype": str(x.dtype).removeprefix("torch."),
         "seed": spec.seed,
         "batch_size": batch_size,
-        "model": {"name": model.name, "description": model.description, "digest": model.digest},
+        "model": {
+            "name": model.name,
+            "description": model.description,
+            "digest": model.digest,
+            "access": access(model.module),
+        },
         "data": {"name": data.name, "samples": len(data), "shape": list(data.shape)},
         "classes": list(data.classes),
         "bounds": list(data.bounds),

@@ -13,6 +13,7 @@ from sapper.checks import check_arguments, check_classes, check_data, check_opti
 from sapper.data.dataset import Data
 from sapper.data.loading import load_data
 from sapper.errors import UsageError
+from sapper.foreign import access
 from sapper.goal import Goal, GoalSpec, Targeted, Untargeted
 from sapper.oracle import GradientOracle, TorchOracle, frozen
 from sapper.perturbation import Perturbation
@@ -63,6 +64,7 @@ def fit(
         threat = Threat.parse(threat, lower=bounds[0], upper=bounds[1])
     check_data(x, unknown, targets, threat)
     check_options(cast(Attack, learner), threat, x.shape[1:])
+    catalogue.check_access(cast(Attack, learner), threat, access(model))
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     with torch.inference_mode(False), frozen(model):
         x = x.detach().to(weight.device, weight.dtype, copy=True)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from sapper.errors import ModelError, SapperError
-from sapper.tensors import Batch, Labels, Logits
+from sapper.foreign import Access, access
+from sapper.tensors import Batch, Labels, Logits, Scalars
 
 _OF_SHAPES = (RuntimeError, ValueError, IndexError, TypeError)
 """What a model raises on inputs of another shape than it was made for."""
@@ -46,19 +47,24 @@ class GradientOracle(ScoreOracle, Protocol):
 
 
 class TorchOracle:
-    """A white-box door to a module, whose weights need no gradients here (`frozen`)."""
+    """A door to a module, whose weights need no gradients here (`frozen`); a white box unless the module gives less."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
+        self.access: Access = access(module)
 
     def labels(self, x: Batch) -> Labels:
         return self.logits(x).argmax(1)
 
     def logits(self, x: Batch) -> Logits:
         with torch.no_grad():
-            return self._ask(_padded(x))[: len(x)]
+            return self._ask(_padded(x) if self.access == "gradients" else x)[: len(x)]
 
     def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
+        if self.access != "gradients":
+            raise ModelError(
+                f"the model answers with {self.access} only and has no gradients: use an attack that needs no more."
+            )
         with torch.enable_grad():
             leaf = _padded(x.detach()).requires_grad_()
             logits = self._ask(leaf.clone())[: len(x)]
@@ -83,6 +89,17 @@ class TorchOracle:
                 f"expected a model that answers inputs of shape (rows, {shape}), this one fails on them "
                 f"({type(error).__name__}: {reason}){advice}"
             ) from error
+
+
+def access_of(oracle: LabelOracle) -> Access:
+    """What the model behind a door gives."""
+    return oracle.access if isinstance(oracle, TorchOracle) else "gradients"
+
+
+def confidence(logits: Logits, given: Access) -> Scalars:
+    """The probability of the predicted class; nan where the model gives labels only."""
+    likeliest = logits.softmax(1).amax(1)
+    return torch.full_like(likeliest, torch.nan) if given == "labels" else likeliest
 
 
 @contextmanager

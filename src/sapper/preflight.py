@@ -12,17 +12,19 @@ from torch import nn
 
 from sapper.data.dataset import Data
 from sapper.errors import DataError, ModelError
+from sapper.foreign import LEVELS, Access, access
 from sapper.goal import Untargeted
 from sapper.gradients import check_gradients, lost
 from sapper.log import Finding
 from sapper.models.model import preprocessed
-from sapper.oracle import TorchOracle, frozen
+from sapper.oracle import TorchOracle, confidence, frozen
 from sapper.remedies import Remedies
 from sapper.tensors import Batch, Labels, Logits, Scalars
 from sapper.threat import Threat
 
 _ROWS = 64  # enough to see whether answers repeat
 _LOOKED_AT = 128  # samples on which other normalisations are tried
+_CHANCE = 8  # samples that another normalisation puts right, as few would by luck
 _SATURATED = 80  # a lead of logits whose exp(-lead) float32 just holds
 _USUAL = 10  # what a remedy makes of it
 CALLS = 8
@@ -37,6 +39,7 @@ class Preflight:
     logits: Logits
     predictions: Labels
     confidence: Scalars
+    """Nan where the model gives labels only."""
     accuracy: float
     findings: list[Finding]
     remedies: Remedies
@@ -56,7 +59,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
         ModelError: The model fails on these inputs, or its answers are not finite logits.
         DataError: Labels that the model has no class for.
     """
-    mode = _mode(module)
+    mode, given = _mode(module), access(module)
     with frozen(module):
         oracle = TorchOracle(module)
         logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
@@ -64,29 +67,31 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
         alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
     _check_finite(logits)
     repeats = _repeats(logits[:_ROWS], again, heal=heal)
-    outputs, remedies = _outputs(logits, heal=heal)
+    outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
     if heal and is_random:
-        noise = _noise(remedies.shown(logits[:_ROWS]), remedies.shown(again))
+        noise = 0.0 if given == "labels" else _noise(remedies.shown(logits[:_ROWS]), remedies.shown(again))
         remedies = msgspec.structs.replace(remedies, calls=CALLS, noise=noise)
     classes, top = logits.shape[1], int(data.y.max())
     if top >= classes:
         raise DataError(f"expected labels from 0 to {classes - 1}, the model has {classes} classes; got label {top}.")
-    confidence, predictions = logits.softmax(1).amax(1), logits.argmax(1)  # softmax may tie where logits do not
+    predictions = logits.argmax(1)  # not of the softmax, which may tie where logits do not
     accuracy = float((predictions.cpu() == data.y).double().mean())
+    gradients = _promised(given)
     with frozen(module):
-        gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
+        if given == "gradients":
+            gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
         better = None if is_random else _better(module, data, x)
     findings = [
         mode,
         repeats,
         _rows_apart(logits[: len(alone)], alone, is_random=is_random),
-        outputs,
+        *outputs,
         gradients,
         _input_range(data),
         _accuracy(accuracy, classes, float(data.y.bincount().max()) / len(x), len(x), better),
     ]
-    return Preflight(logits, predictions, confidence, accuracy, findings, remedies)
+    return Preflight(logits, predictions, confidence(logits, given), accuracy, findings, remedies)
 
 
 def _check_finite(logits: Logits) -> None:
@@ -150,23 +155,41 @@ def _rows_apart(together: Logits, alone: Logits, *, is_random: bool) -> Finding:
     )
 
 
-def _outputs(logits: Logits, *, heal: bool) -> tuple[Finding, Remedies]:
+def _promised(given: Access) -> Finding:
+    """A model that never promised gradients lacks nothing."""
+    evidence = f"the model answers with {given} only"
+    return Finding(
+        "access", "note", evidence,
+        f"attacks that need {' or '.join(LEVELS[LEVELS.index(given) + 1 :])} are refused; what fools a network of your own "
+        "may fool it too",
+    )  # fmt: skip
+
+
+def _outputs(logits: Logits, given: Access, *, heal: bool) -> tuple[list[Finding], Remedies]:
     """What kind of outputs these are, and what attacks shall be shown instead."""
     name, verdict = "outputs are logits", "note" if heal else "warning"
+    sound = Finding(name, "ok", f"outputs from {float(logits.min()):.3g} to {float(logits.max()):.3g}", "")
+    if given == "labels":
+        return [], Remedies()
     if bool(((logits >= 0) & (logits <= 1)).all()) and bool((logits.sum(1) - 1).abs().max() < 1e-3):
         finding = Finding(
             name,
             verdict,
             "all outputs lie in [0, 1] and sum to 1: they look like probabilities",
             ("the attacks were shown their logarithms; better still " if heal else "")
-            + "return logits, without the softmax: it flattens the gradients that attacks follow, and hides weakness",
+            + (
+                "return logits, without the softmax: it flattens the gradients that attacks follow, and hides weakness"
+                if given == "gradients"
+                else "say so where the model is made, probabilities=True: else its confidences are told wrong"
+            ),
         )
-        return finding, Remedies(logarithm=heal)
+        return [finding], Remedies(logarithm=heal)
+    if given == "scores":  # there is no slope to be lost in rounding
+        return [sound], Remedies()
     first, second = logits.topk(2, dim=1).values.unbind(1)
     saturated = float((first - second > _SATURATED).double().mean())
     if saturated <= 0.01:
-        low, high = float(logits.min()), float(logits.max())
-        return Finding(name, "ok", f"outputs from {low:.3g} to {high:.3g}", ""), Remedies()
+        return [sound], Remedies()
     scale = 2.0 ** round(math.log2(float((first - second).quantile(0.9)) / _USUAL))
     finding = Finding(
         name,
@@ -179,7 +202,7 @@ def _outputs(logits: Logits, *, heal: bool) -> tuple[Finding, Remedies]:
             else "divide the logits by a number, which changes no prediction, or attack with loss=margin"
         ),
     )
-    return finding, Remedies(scale=scale if heal else 1.0)
+    return [finding], Remedies(scale=scale if heal else 1.0)
 
 
 def _gradients(
@@ -251,7 +274,7 @@ def _better(module: nn.Module, data: Data, x: Batch) -> tuple[float, float, str]
         return None
     tried = {options: right(*options) for options in _normalisations(data)}
     (mean, std), there = max(tried.items(), key=lambda one: one[1])
-    if there < here + 0.1 or 1 - there > (1 - here) / 2:
+    if there < here + max(0.1, _CHANCE / len(x)) or 1 - there > (1 - here) / 2:
         return None
     return there, here, f"--mean {' '.join(f'{v:.4g}' for v in mean)} --std {' '.join(f'{v:.4g}' for v in std)}"
 

@@ -1,7 +1,7 @@
 """Short experiments on cases that held, which tell whether the attacks failed or the model is robust.
 
-At most 64 cases a threat, fewer where that would cost more than a fifth of the threat's own attacks. What they give is
-evidence for the doctor; no case of the run is changed by it.
+At most 64 cases a threat, fewer where that would cost more than a fifth of the threat's own attacks; those that follow the
+model's gradients only where it gives some. What they give is evidence for the doctor; no case of the run is changed by it.
 """
 
 import math
@@ -128,20 +128,22 @@ def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
                 name, str(threat), attack, len(patients.x), int(broken if isinstance(broken, int) else broken.sum())
             )
 
-    harder = _harder(strongest)
-    fallen = patients.attacked(harder, threat)
-    yield from told("more steps", str(harder), fallen)
-    patients = patients.left(fallen)  # what follows is evidence only where a fair attack fails
+    given = patients.view.model.access
+    if given == "gradients":
+        harder = _harder(strongest)
+        fallen = patients.attacked(harder, threat)
+        yield from told("more steps", str(harder), fallen)
+        patients = patients.left(fallen)  # what follows is evidence only where a fair attack fails
     if not len(patients.x):
         return
-    if math.isfinite(threat.width):
+    if given == "gradients" and math.isfinite(threat.width):
         whole = _whole_box(threat, patients.x[0].numel())
         yield from told("largest budget", f"pgd {whole}", patients.attacked(PGD(), whole))
     if threat.quantize is not None:
         yield from told("unrounded", str(strongest), patients.attacked(strongest, replace(threat, quantize=None)))
     yield from told("random noise", f"{_DRAWS} draws", _shaken(patients))
     square = catalogue.attacks().get("square")
-    if square and threat.p in square.norms:
+    if square and threat.p in square.norms and catalogue.serves(catalogue.access(square), given):
         yield from told("square", f"square, {_QUERIES} questions", patients.attacked(square(), threat, _QUERIES))
     yield from told("surrogate", "pgd on a stand-in", _transferred(patients))
 

@@ -12,7 +12,7 @@ from sapper.goal import Goal
 from sapper.oracle import ScoreOracle
 from sapper.preflight import Preflight
 from sapper.scheduler import Crafted
-from sapper.tensors import Batch, Counts, Mask, per_row, take
+from sapper.tensors import Batch, Counts, Mask, Scalars, per_row, take
 from sapper.threat import NORMS, Threat, norm
 
 _BITS = 8
@@ -31,12 +31,12 @@ def table(
     part: Cases, before: Preflight, crafted: Crafted | None, clean: Batch, survives: Sequence[bool | None], error: str
 ) -> pl.DataFrame:
     """One row a case; where it could not be run, what is not known is null."""
-    target, known = part.goal.targets(), {}
+    target, told = part.goal.targets(), {}
     ran = [False] * len(clean)
     if crafted is not None:
         ran = (~crafted.broken).tolist()
         x_adv = crafted.x_adv.double()
-        known = {
+        told = {
             "prediction": crafted.predictions,
             "found": crafted.found,
             "distance": crafted.distance,
@@ -50,21 +50,26 @@ def table(
             "confidence": crafted.confidence,
             "seconds": crafted.seconds,
         }
-        known |= {name: norm(x_adv - clean.double(), p) for name, p in NORMS.items()}
-    lists = {name: values.tolist() for name, values in known.items()} | {"survives_8_bits": survives}
+        told |= {name: norm(x_adv - clean.double(), p) for name, p in NORMS.items()}
+    lists = {name: values.tolist() for name, values in told.items()} | {"survives_8_bits": survives}
     nothing = [None] * len(clean)
     columns = {
         "sample": part.sample.tolist(),
         "label": part.goal.label.tolist(),
         "target": nothing if target is None else target.tolist(),
         "clean_prediction": before.predictions[part.sample].tolist(),
-        "clean_confidence": before.confidence[part.sample].tolist(),
+        "clean_confidence": known(before.confidence[part.sample]),
         "error": [None if ok else error for ok in ran],
     }
     for name in log.CASE.keys() - columns.keys():
         values = lists.get(name, nothing)
         columns[name] = [value if ok and value == value else None for ok, value in zip(ran, values, strict=True)]
     return pl.DataFrame({name: columns[name] for name in log.CASE}, schema=log.CASE)
+
+
+def known(values: Scalars) -> list[float | None]:
+    """For a table, in which what is not known is null."""
+    return [value if value == value else None for value in values.tolist()]
 
 
 def survives(

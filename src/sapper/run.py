@@ -19,10 +19,11 @@ from torch import Tensor, nn
 from sapper import catalogue, log, noise, rows
 from sapper.adversarial_distance import adversarial_distance
 from sapper.attack import Attack, Cascade, misfit
-from sapper.checks import check_options
+from sapper.checks import check_goal, check_options
 from sapper.data.dataset import Data
 from sapper.environment import describe
 from sapper.errors import ModelError, RunError, UsageError
+from sapper.foreign import Access, access
 from sapper.goal import GoalSpec, Untargeted
 from sapper.learning import check_lesson, learned
 from sapper.models.model import Model
@@ -77,9 +78,18 @@ def _list(things: list[Attack | Cascade] | list[Threat]) -> str:
     return ", ".join(map(str, things))
 
 
-def standard(data: Data, threats: list[str], attacks: list[str]) -> tuple[list[str], list[str]]:
-    """Threats and attacks, from the standard suite where the user gave none, as far as they fit what is given."""
-    suite = catalogue.suites()["standard"]
+def standard(
+    data: Data, threats: list[str], attacks: list[str], given: Access = "gradients"
+) -> tuple[list[str], list[str]]:
+    """Threats and attacks, from the standard suite where the user gave none, as far as they fit what is given.
+
+    Args:
+        data: Whose kind and bounds the threats are for.
+        threats: Of the user's.
+        attacks: Likewise.
+        given: What the model gives; each kind of access has a suite.
+    """
+    suite = catalogue.standard(given)
     lower, upper = data.bounds
     kind = "colour" if len(data.shape) == 3 and data.shape[0] == 3 else "grey"
     wanted_threats = threats or suite.threats[kind]
@@ -92,7 +102,8 @@ def standard(data: Data, threats: list[str], attacks: list[str]) -> tuple[list[s
     ]
     if not pairs and not attacks:
         raise UsageError(
-            f"no attack of the standard suite fits {', '.join(threats)}: give --attack; see sapper attacks."
+            f"no standard attack on a model that gives {given} fits {', '.join(wanted_threats)}: give --attack; see sapper "
+            f"attacks --access {given}."
         )
     if not pairs and not threats:
         raise UsageError(f"{', '.join(attacks)} fits no threat of the standard suite: give --threat, such as l2:0.5.")
@@ -113,9 +124,11 @@ def audit(
     Raises:
         SapperError: Anything the user can mend; nothing is written before the model and the data have been checked.
     """
-    work = jobs(spec)
+    work, given = jobs(spec), access(model.module)
+    check_goal(GoalSpec.parse(spec.goal), given)
     for job in work:
         check_options(job.attack, job.threat, data.shape)
+        catalogue.check_access(job.attack, job.threat, given)
         check_lesson(job.attack, spec.goal)
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)
@@ -131,7 +144,7 @@ def audit(
         ]
         with CaseProgress(console) as progress:
             news = [_run_job(run, job, view, x, cases, before, spec, progress) for job in work]
-            if any(job.threat.p == 0 for job in work):
+            if given == "gradients" and any(job.threat.p == 0 for job in work):
                 _write_vulnerability(run, view, x, cases, progress)
             if spec.doctor:
                 plain = [(job.attack, job.threat, job.folder) for job in work]
@@ -201,7 +214,7 @@ def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
             "sample": range(len(data)),
             "label": data.y.tolist(),
             "clean_prediction": before.predictions.tolist(),
-            "clean_confidence": before.confidence.tolist(),
+            "clean_confidence": rows.known(before.confidence),
         },
         schema=log.SAMPLE,
     )

@@ -17,9 +17,10 @@ from sapper import catalogue, noise
 from sapper.attack import Attack, Cascade, Case, State, stages
 from sapper.checks import check_arguments, check_classes, check_data, check_options
 from sapper.errors import UsageError, require_positive
+from sapper.foreign import access
 from sapper.goal import Goal, Targeted, Untargeted
 from sapper.ledger import Ledger
-from sapper.oracle import GradientOracle, TorchOracle, frozen
+from sapper.oracle import GradientOracle, TorchOracle, access_of, confidence, frozen
 from sapper.tensors import Batch, Counts, Labels, Mask, Scalars, join, per_row, take
 from sapper.threat import Threat
 from sapper.workers import Progress, doors, side_by_side
@@ -39,7 +40,7 @@ class Crafted:
     predictions: Labels
     """The class of x_adv; -1 where the model gave no finite answer."""
     confidence: Scalars
-    """Its probability."""
+    """Its probability; nan where the model gives labels only, as the margins below are then."""
     distance: Scalars
     """Of x_adv, in the threat's norm; nan where nothing was found."""
     steps: Counts
@@ -113,6 +114,7 @@ def craft(
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     device, dtype = weight.device, weight.dtype
     check_data(x, y, targets, threat)
+    catalogue.check_access(attack, threat, access(model))
     with torch.inference_mode(False), frozen(model):  # a caller's inference mode would leave nothing to differentiate
         x_here, y_here = x.detach().to(device, dtype, copy=True), y.to(device, torch.int64)
         goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device, torch.int64))
@@ -190,7 +192,7 @@ def measure_batch(oracle: GradientOracle, x: Batch, goal: Goal) -> int:
     Measuring costs some batches, so for few rows the usual size is taken.
     """
     usual = usual_batch(x)
-    if len(x) < 2048:
+    if len(x) < 2048 or access_of(oracle) != "gradients":
         return usual
     size, best, fastest = max(1, usual // 4), usual, math.inf
     while size <= min(len(x), _LARGEST_BATCH):
@@ -275,13 +277,13 @@ def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Cra
     logits = torch.cat([oracle.logits(part) for part in x_adv.split(size)])
     finite = logits.isfinite().all(1) & ~ledger.broken
     predictions = logits.argmax(1)  # not of the softmax, in which close logits become equal
-    confidence = logits.softmax(1).amax(1)
+    blind = access_of(oracle) == "labels"
     found = case.goal.reached(predictions, logits) & case.threat.legal(x_adv, case.x) & ledger.found & finite
     return Crafted(
         x_adv=x_adv,
         found=found,
         predictions=torch.where(finite, predictions, -1),
-        confidence=torch.where(finite, confidence, torch.nan),
+        confidence=torch.where(finite, confidence(logits, access_of(oracle)), torch.nan),
         distance=torch.where(found, case.threat.distance(x_adv, case.x), torch.nan),
         steps=ledger.steps,
         forwards=ledger.forwards,
@@ -290,6 +292,6 @@ def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Cra
         broken=~finite,
         zero_gradients=ledger.zero_gradients,
         bad_gradients=ledger.bad_gradients,
-        first_margin=ledger.first_margin,
-        best_margin=ledger.best_margin,
+        first_margin=ledger.first_margin * (torch.nan if blind else 1),
+        best_margin=ledger.best_margin * (torch.nan if blind else 1),
     )

@@ -17,6 +17,9 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     resize: tuple[int, int] | None = None
+    trust_types: tuple[str, ...] | None = None
+    trust_pickle: bool | None = None
+    """Null where it is not said, as before there was such a choice."""
     data: str
     split: str = "test"
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -76,6 +79,8 @@ def command(spec: Spec) -> str:
         "mean",
         "std",
         "resize",
+        "trust_types",
+        "trust_pickle",
         "split",
         "bounds",
         "limit",
@@ -88,5 +93,5 @@ def command(spec: Spec) -> str:
         if key in plain and plain[key] != default.get(key):
             value = plain[key]
             values = value if isinstance(value, list | tuple) else [value]
-            words += [f"--{key.replace('_', '-')}", *map(str, values)]
+            words += [f"--{key.replace('_', '-')}", *(str(one) for one in values if one is not True)]
     return shlex.join(words if spec.doctor else [*words, "--no-doctor"])

@@ -11,7 +11,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 import torch
 from torch import nn
 
-from sapper.oracle import GradientOracle, TorchOracle
+from sapper.oracle import GradientOracle, TorchOracle, access_of
 from sapper.tensors import Batch
 
 Progress = Callable[[int, int], None]
@@ -24,13 +24,15 @@ _FEWEST_ROWS = 32
 def doors(oracle: GradientOracle, x: Batch, size: int) -> list[GradientOracle]:
     """The same model for as many workers as torch has threads: one each, or the one there is.
 
-    One it is on other devices, for few rows, and for a model that cannot be shared: that has hooks, keeps something of
-    its last call, or cannot be copied. Copies share the weights.
+    One it is on other devices, for few rows, and for a model that cannot be shared: that is no torch network, has hooks,
+    keeps something of its last call, or cannot be copied. Copies share the weights.
     """
     count = min(torch.get_num_threads(), len(x) // _FEWEST_ROWS, size // _FEWEST_ROWS)
     if count < 2 or x.device.type != "cpu" or torch.is_autocast_enabled("cpu"):  # autocast holds for its thread alone
         return [oracle]
-    if not isinstance(oracle, TorchOracle) or _has_hooks(oracle.module) or _remembers(oracle, x[:1]):
+    if not isinstance(oracle, TorchOracle) or access_of(oracle) != "gradients":
+        return [oracle]
+    if _has_hooks(oracle.module) or _remembers(oracle, x[:1]):
         return [oracle]
     try:
         return [oracle, *(TorchOracle(_twin(oracle.module)) for _ in range(count - 1))]

@@ -1,4 +1,4 @@
-"""Networks made by Python code: the user's own factory, timm and torchvision."""
+"""Models made by Python code: the user's own factory, timm and torchvision."""
 
 import importlib
 import sys
@@ -10,13 +10,14 @@ from typing import Any
 from torch import nn
 
 from sapper.errors import ModelError
+from sapper.models.estimators import from_estimator, is_estimator
 from sapper.models.model import Network
 from sapper.models.programs import brief
 from sapper.models.weights import fill, read_weights
 
 
 def from_factory(reference: str, weights: Path | None) -> Network:
-    """`package.module:factory`: a function or class without arguments, or a network itself; found from here, too."""
+    """`package.module:factory`: a function or class without arguments, or a network or estimator itself; found from here."""
     module_name, _, attribute = reference.partition(":")
     with _working_folder_importable():
         try:
@@ -28,17 +29,22 @@ def from_factory(reference: str, weights: Path | None) -> Network:
                 f"{reference}: expected package.module:factory, importable from here; {type(error).__name__}: {error}."
             ) from error
         try:
-            made = factory if isinstance(factory, nn.Module) else factory()
+            made = factory if isinstance(factory, nn.Module) or is_estimator(factory) else factory()
         except (Exception, SystemExit) as error:
             raise ModelError(f"{reference}: the factory failed ({type(error).__name__}: {brief(error)}).") from error
+    if is_estimator(made) and not isinstance(made, nn.Module) and weights is None:
+        return from_estimator(made, reference)
     if not isinstance(made, nn.Module):
-        raise ModelError(f"{reference}: expected a function that returns a torch.nn.Module, got {type(made).__name__}.")
+        raise ModelError(
+            f"{reference}: expected a function that returns a torch.nn.Module"
+            f"{' to fill with --weights' if weights else ' or a fitted estimator'}, got {type(made).__name__}."
+        )
     module = made if weights is None else _filled(made, weights)  # as it was made, so that its mode can be looked at
     return Network(module, f"made by {reference}")
 
 
 def from_timm(name: str, weights: Path | None) -> Network:
-    timm = _library("timm")
+    timm = library("timm")
     module: nn.Module = _make(f"timm:{name}", lambda: timm.create_model(name, pretrained=weights is None))
     config: dict[str, Any] = getattr(module, "pretrained_cfg", {})
     shape, mean, std = (tuple(config[key]) if config.get(key) else None for key in ("input_size", "mean", "std"))
@@ -46,7 +52,7 @@ def from_timm(name: str, weights: Path | None) -> Network:
 
 
 def from_torchvision(name: str, weights: Path | None) -> Network:
-    models = _library("torchvision.models")
+    models = library("torchvision.models")
     best: Any = _make(f"torchvision:{name}", lambda: models.get_model_weights(name).DEFAULT)
     module = _make(f"torchvision:{name}", lambda: models.get_model(name, weights=best if weights is None else None))
     transforms = best.transforms()
@@ -56,12 +62,14 @@ def from_torchvision(name: str, weights: Path | None) -> Network:
     return Network(_filled(module, weights), f"{name} of torchvision", shape, mean=mean, std=std)
 
 
-def _library(name: str) -> Any:
+def library(name: str, extra: str | None = None) -> Any:
+    """A module that only some models need, of the extra of its name or of another."""
+    package = name.partition(".")[0]
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        extra = name.partition(".")[0]
-        raise ModelError(f"{extra} is not installed: pip install 'sapper[{extra}]', or give a model file.") from error
+        install = f"pip install 'sapper[{extra or package}]'"
+        raise ModelError(f"{package} is not installed: {install}, or give another kind of model.") from error
 
 
 def _make(reference: str, make: Any) -> Any:

@@ -3,6 +3,8 @@
 import hashlib
 import json
 import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,9 +13,11 @@ from rich.console import Console
 from sapper.data.files import cache
 from sapper.errors import ModelError, RunError, UsageError, unknown
 from sapper.models.architecture import Published, Recipe, architecture, architectures
+from sapper.models.estimator_files import PICKLES, is_skops, load_pickle, load_skops
 from sapper.models.folder import DESCRIPTION, METADATA, read_folder
 from sapper.models.libraries import from_factory, from_timm, from_torchvision
 from sapper.models.model import Model, Network, digest, preprocessed
+from sapper.models.onnx import load_onnx
 from sapper.models.programs import load_exported, load_torchscript
 from sapper.models.training import train
 from sapper.models.weights import REFUSED, State, entries, fill, is_pickle, is_torchscript, read_safetensors
@@ -22,6 +26,10 @@ from sapper.names import slug
 BUILT_IN = "lenet-digits"
 BUILT_IN_RECIPE = Recipe(epochs=20, batch_size=50, learning_rate=0.1)
 """Seconds of training, which a demonstration can wait for."""
+REFUSED_ESTIMATOR = (
+    "A scikit-learn estimator is saved by skops.io.dump(estimator, 'model.skops'), or loaded all the same with "
+    "--trust-pickle."
+)
 LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision}
 
 Floats = tuple[float, ...]
@@ -34,22 +42,26 @@ def load_model(
     mean: Floats | None = None,
     std: Floats | None = None,
     resize: tuple[int, int] | None = None,
+    trust_types: Sequence[str] = (),
+    trust_pickle: bool = False,
 ) -> Model:
     """Loads a classifier and puts its preprocessing in front of it.
 
     Args:
         reference: `lenet-digits`, the built-in model, which is trained on first use; a model folder; a .pt2 or
-            TorchScript file; a .safetensors file of a known network; `package.module:factory`; `timm:NAME`;
-            `torchvision:NAME`.
+            TorchScript file; a .safetensors file of a known network; a .skops file with a scikit-learn estimator; an ONNX
+            file; `package.module:factory`, which may make an estimator; `timm:NAME`; `torchvision:NAME`.
         weights: A .safetensors file, or a state dict of plain tensors, for a network made by code.
         mean: Subtracted from each channel, in the data's units; what the model's source says where None.
         std: Each channel is divided by it; likewise.
         resize: Height and width the network wants, where the data have others.
+        trust_types: Types that a .skops file may hold beside the known.
+        trust_pickle: A pickled estimator is loaded, and whatever code is in its file run.
 
     Raises:
         ModelError: It is not there, is no model, would run code of its own when read, or the weights do not fit.
     """
-    network = _network(reference, weights)
+    network = _network(reference, weights, _Trust(tuple(trust_types), trust_pickle))
     mean, std = network.mean if mean is None else mean, network.std if std is None else std
     module = preprocessed(network.module, mean, std, resize)
     path = Path(reference).expanduser()
@@ -65,7 +77,15 @@ def load_model(
     )
 
 
-def _network(reference: str, weights: Path | None) -> Network:
+@dataclass(frozen=True)
+class _Trust:
+    """What the user lets a file do."""
+
+    types: tuple[str, ...]
+    pickle: bool
+
+
+def _network(reference: str, weights: Path | None, trust: _Trust) -> Network:
     path, (library, _, name) = Path(reference).expanduser(), reference.partition(":")
     by_code = bool(name) and not path.exists()
     if weights is not None and not by_code:
@@ -78,7 +98,7 @@ def _network(reference: str, weights: Path | None) -> Network:
         if path.is_dir():
             return read_folder(path)
         if path.exists():
-            return _read_file(path)
+            return _read_file(path, trust)
     except PermissionError as error:
         raise ModelError(f"{path}: cannot be read ({error.strerror}).") from error
     raise _not_there(reference, path)
@@ -97,11 +117,17 @@ def _not_there(reference: str, path: Path) -> Exception:
     )
 
 
-def _read_file(path: Path) -> Network:
-    """By what is in the file; by its name only to say what is wrong with it."""
-    if is_pickle(path):
-        raise ModelError(f"{path} {REFUSED}")
+def _read_file(path: Path, trust: _Trust) -> Network:
+    """By what is in the file; by its name where that has no mark of its own, or to say what is wrong with it."""
+    if is_pickle(path) or path.suffix in PICKLES:
+        if trust.pickle:
+            return load_pickle(path)
+        raise ModelError(f"{path} {REFUSED} {REFUSED_ESTIMATOR}")
     names = entries(path)
+    if is_skops(names) or path.suffix == ".skops":
+        return load_skops(path, trust.types)
+    if path.suffix == ".onnx":
+        return load_onnx(path)
     if is_torchscript(names):
         return load_torchscript(path)
     if path.suffix == ".pt2" or any(name.endswith("models/model.json") for name in names):
@@ -109,8 +135,8 @@ def _read_file(path: Path) -> Network:
     if path.suffix == ".safetensors":
         return _known(path)
     raise ModelError(
-        f"{path}: expected a torch.export file (.pt2), a TorchScript file, weights of a known network (.safetensors) "
-        f"or a folder with {DESCRIPTION}, got a file that is none of them."
+        f"{path}: expected a torch.export file (.pt2), a TorchScript file, weights of a known network (.safetensors), an "
+        f"estimator (.skops), an .onnx file or a folder with {DESCRIPTION}, got a file that is none of them."
     )
 
 
