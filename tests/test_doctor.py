@@ -14,10 +14,11 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sapper import doctor, log, preflight, run
+from sapper import catalogue, doctor, log, preflight, probes, run
 from sapper.data.loading import load_data
 from sapper.models.model import Model
 from sapper.spec import Spec
+from sapper.threat import Threat
 
 pytestmark = pytest.mark.usefixtures("as_a_user")  # shape checks would triple the time; `test_run` has them on
 DATA = load_data("digits", limit=100)
@@ -135,7 +136,7 @@ WARD = {
     "quantised input": patient(
         lambda: net(before=lambda x: (8 * x).round() / 8), "gradients", "largest budget", "attacks without gradients", *WITHOUT
     ),
-    "smooth stairs": patient(lambda: net(before=staircase), "gradients", "largest budget", *WITHOUT),
+    "smooth stairs": patient(lambda: net(before=staircase), "gradients", "largest budget", WITHOUT[0]),
     "logits x 100": patient(lambda: net(after=lambda z: 100 * z), "outputs are logits", *WITHOUT, doctor=False),
     "logits x 10 000": patient(lambda: net(after=lambda z: 1e4 * z), "outputs are logits", *WITHOUT, doctor=False),
     "distilled": patient(lambda: net(weights(temperature=100.0)), "outputs are logits", *WITHOUT, doctor=False),
@@ -465,3 +466,22 @@ def test_where_more_steps_gain_all_cases_are_attacked_so_and_the_worst_case_coun
     audited(net(), tmp_path / "cured", **spec)
     assert log.read_summary(tmp_path / "cured") == cured
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cured").rglob("*.parquet")} == before
+
+
+def test_a_step_that_is_only_weak_is_not_misled(tmp_path: Path) -> None:
+    findings = audited(net(), tmp_path, attacks=("fgsm", "square:steps=500"), threats=("linf:0.1",))
+    assert "attacks without gradients" not in ill(findings), findings["attacks without gradients"].evidence
+
+
+def test_every_success_of_a_probe_counts_in_the_worst_case_unless_it_may_be_luck(tmp_path: Path) -> None:
+    audited(net(), tmp_path)
+    work: list[probes.Job] = [(catalogue.attack("pgd"), Threat.parse("linf:0.1"), "pgd.linf-0.1")]
+    gained = [log.Probe("more steps", "linf:0.1", "pgd", 16, 1)]
+    assert [str(attack) for attack, _ in probes.longer(tmp_path, work, gained, calls=1)] == ["pgd:steps=160 and 2*pgd"]
+    assert probes.longer(tmp_path, work, gained, calls=8) == []
+    assert probes.longer(tmp_path, work, [log.Probe("more steps", "linf:0.1", "pgd", 16, 0)], calls=1) == []
+
+
+def test_with_a_limit_on_questions_nobody_says_that_calls_were_averaged(tmp_path: Path) -> None:
+    findings = audited(net(after=lambda z: z + torch.randn_like(z)), tmp_path, queries=20)
+    assert "mean of" not in findings["randomised output"].remedy

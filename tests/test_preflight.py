@@ -169,3 +169,27 @@ def test_inputs_take_the_type_of_the_model_and_the_grid_of_the_threat() -> None:
     grid = clean_inputs(samples, Threat.parse("linf:0.1", quantize=2), module, cpu) * 3
     torch.testing.assert_close(grid, grid.round())
     assert clean_inputs(samples, Threat.parse("linf:0.1"), nn.Flatten(), cpu).dtype == torch.float32
+
+
+def test_a_few_saturated_logits_are_divided_and_none_is_magnified() -> None:
+    samples = data(200)
+    samples = replace(samples, x=torch.cat([samples.x[:10] * 100, samples.x[10:] * 0.01]), bounds=(0.0, 100.0))
+    samples = replace(samples, y=Wrapped()(samples.x).argmax(1))
+    remedies = inspect(Wrapped(), samples, samples.x, 32, heal=True).remedies
+    assert remedies.scale > 1
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_saturated_logits_in_half_precision_are_seen(dtype: torch.dtype) -> None:
+    samples = data()
+    module = Wrapped(lambda z: 300 * z).to(dtype)
+    findings = {f.check: f for f in inspect(module, samples, samples.x.to(dtype), 32).findings}
+    assert findings["outputs are logits"].verdict == "warning"
+
+
+def test_a_model_that_mixes_rows_is_not_called_random() -> None:
+    samples = data(300)
+    module = Wrapped(lambda z: z - 0.5 * z.mean(0))
+    findings = {f.check: f for f in inspect(module, samples, samples.x, 128).findings}
+    assert findings["randomised output"].verdict == "ok"
+    assert findings["rows are independent"].verdict == "warning"

@@ -261,7 +261,7 @@ def test_attacks_that_need_a_budget_keep_out_of_a_search_for_the_smallest_change
     run = quick(model, tmp_path / "run", *words)
     assert [(r.attack, r.threat) for r in log.read_summary(run).results] == [("jsma", "l0:min"), ("fgsm", "linf:0.1")]
     run = quick(model, tmp_path / "suite", "--threat", "l0:min")
-    assert [(r.attack, r.threat) for r in log.read_summary(run).results] == [("jsma", "l0:min")]
+    assert [(r.attack, r.threat) for r in log.read_summary(run).results] == [("minimal", "l0:min"), ("jsma", "l0:min")]
 
 
 def test_without_attacks_and_threats_the_standard_suite_runs(model: Path, tmp_path: Path) -> None:
@@ -269,6 +269,14 @@ def test_without_attacks_and_threats_the_standard_suite_runs(model: Path, tmp_pa
     results = log.read_summary(tmp_path).results
     assert {r.threat for r in results} == {"linf:0.1", "l2:1", "l0:14.5%"}
     assert {r.attack for r in results if r.threat == "l0:14.5%"} >= {"jsma", "pgd"}
+
+
+@pytest.mark.parametrize("threat", ["l2:min", "linf:min"])
+def test_for_the_smallest_distance_alone_the_suite_of_such_attacks_runs(
+    model: Path, tmp_path: Path, threat: str
+) -> None:
+    audit(model, "--limit", "3", "--threat", threat, "--out", tmp_path)
+    assert [(r.attack, r.threat) for r in log.read_summary(tmp_path).results] == [("minimal", threat)]
 
 
 def test_restarts_are_one_attack_of_several_stages(model: Path, tmp_path: Path) -> None:
@@ -417,6 +425,5 @@ def test_what_fits_nothing_of_the_standard_suite_says_what_to_give(
 ) -> None:
     known = catalogue.attacks() | {"only_l1": OnlyL1}
     monkeypatch.setattr(catalogue, "attacks", lambda: known)
-    for words, way_out in ((("--attack", "only_l1"), "give --threat"), (("--threat", "linf:min"), "give --attack")):
-        answer = ask("audit", model, "--limit", "5", *words, "--out", tmp_path / "run")
-        assert (answer.code, way_out in answer.err) == (2, True), answer.err
+    answer = ask("audit", model, "--limit", "5", "--attack", "only_l1", "--out", tmp_path / "run")
+    assert (answer.code, "give --threat" in answer.err) == (2, True), answer.err

@@ -387,3 +387,15 @@ def test_l0_counts_features_and_so_each_colour_for_itself() -> None:
     change = torch.zeros(1, 3, 2, 2)
     change[0, :, 0, 0] = 1e-7
     assert norm(change, 0.0).tolist() == [3]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_counts_features_exactly(dtype: torch.dtype) -> None:
+    x = torch.zeros(1, 3072, dtype=dtype)
+    x_adv = (torch.arange(3072) < 1001).to(dtype)[None]
+    threat = Threat.parse("l0:1000")
+    assert not threat.legal(x_adv, x).any()
+    assert int((threat.project(x_adv, x) != x).sum()) == 1000
+    share = Threat.parse("l0:14.5%")
+    assert int((share.project(torch.ones_like(x), x) != x).sum()) == 445
+    assert share.legal(share.project(torch.ones_like(x), x), x).all()

@@ -38,7 +38,9 @@ class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cascade: list[str] = []
     """One after the other, a case that one has broken never meets the next."""
     attacks: list[str] = []
-    """Each on every case."""
+    """Each on every case, under threats with a budget."""
+    minimal: list[str] = []
+    """Likewise where the smallest distance is sought."""
     threats: dict[str, list[str]] = {}
     """By kind of data, `grey` (all but colour pictures) and `colour`."""
 

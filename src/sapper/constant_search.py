@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from sapper.tensors import Batch, Counts, Mask, Scalars, per_row, scaled
+from sapper.tensors import Batch, Counts, Mask, Scalars, at_least_single, per_row, scaled
 
 _FACTOR = 10
 _CHECKS, _LEAST, _PROGRESS = 40, 10, 0.99
@@ -47,7 +47,7 @@ class ConstantSearch:
     @classmethod
     def begun(cls, first: float, like: Batch) -> "ConstantSearch":
         """For rows like these, with the first constant."""
-        zero = torch.zeros(len(like), dtype=like.dtype, device=like.device)
+        zero = torch.zeros(len(like), dtype=at_least_single(like.dtype), device=like.device)
         none, inf = zero.long(), zero + math.inf
         return cls(
             constant=zero + first, lower=zero, upper=inf, attempts=none, since=none, succeeded=none > 0, best=inf,

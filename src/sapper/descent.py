@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from sapper.tensors import Batch, Counts, Mask, Scalars, per_row
+from sapper.tensors import Batch, Counts, Mask, Scalars, at_least_single, per_row
 
 _KEPT_MEAN, _KEPT_SQUARE = 0.9, 0.999
 _FLOOR = 1e-8
@@ -24,7 +24,8 @@ class Moments:
     @classmethod
     def none(cls, like: Batch) -> "Moments":
         count = torch.zeros(len(like), dtype=torch.int64, device=like.device)
-        return cls(mean=torch.zeros_like(like), square=torch.zeros_like(like), count=count)
+        zeros = torch.zeros_like(like, dtype=at_least_single(like.dtype))
+        return cls(mean=zeros, square=zeros.clone(), count=count)
 
     def cleared(self, rows: Mask) -> "Moments":
         """Forgets what these rows remember."""
@@ -34,13 +35,14 @@ class Moments:
 
 def adam(gradient: Batch, moments: Moments, rate: float | Scalars) -> tuple[Batch, Moments]:
     """The step to add, at most about `rate` a feature (a row each, if given so), and what is remembered after it."""
-    count = moments.count + 1
-    mean = torch.lerp(gradient, moments.mean, _KEPT_MEAN)
-    square = torch.lerp(gradient.square(), moments.square, _KEPT_SQUARE)
-    seen = per_row((1 - _KEPT_SQUARE ** count.double()).to(gradient.dtype), gradient)  # 1 − 0.999 is 0 in bfloat16
-    size = per_row((-rate / (1 - _KEPT_MEAN ** count.double())).to(gradient.dtype), gradient)
+    count, dtype = moments.count + 1, moments.mean.dtype
+    now = gradient.to(dtype)
+    mean = torch.lerp(now, moments.mean, _KEPT_MEAN)
+    square = torch.lerp(now.square(), moments.square, _KEPT_SQUARE)
+    seen = per_row((1 - _KEPT_SQUARE ** count.double()).to(dtype), now)
+    size = per_row((-rate / (1 - _KEPT_MEAN ** count.double())).to(dtype), now)
     step = mean / (square / seen).sqrt_().add_(_FLOOR) * size
-    return step, Moments(mean=mean, square=square, count=count)
+    return step.to(gradient.dtype), Moments(mean=mean, square=square, count=count)
 
 
 def half_cosine(age: Counts, steps: int, first: float, last: float, dtype: torch.dtype) -> Scalars:

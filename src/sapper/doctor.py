@@ -271,8 +271,9 @@ def _more(probes: list[Probe]) -> Finding | None:
 
 
 def _gradient_free(groups: list[list[_Trial]], probes: list[Probe]) -> Finding | None:
-    told = [_fell(p) for p in probes if p.name in ("random noise", "square")]
-    for group in groups:
+    told = [_fell(p) for p in probes if p.name in ("random noise", "square", "blind attacks")]
+    probed = {p.threat for p in probes if p.name == "more steps"}  # they tell who is blind from who had too little time
+    for group in (group for group in groups if group[0].threat not in probed):
         seeing, blind = [t for t in group if t.has_gradients], [t for t in group if not t.has_gradients]
         if seeing and blind:
             held = _held(seeing)

@@ -12,7 +12,7 @@ import torch
 
 from sapper.attack import Case
 from sapper.oracle import GradientOracle
-from sapper.tensors import Batch, Labels, Logits, Mask, take
+from sapper.tensors import Batch, Labels, Logits, Mask, at_least_single, take
 
 
 class Ledger:
@@ -30,7 +30,7 @@ class Ledger:
         self.found = torch.zeros(rows, dtype=torch.bool, device=device)
         self.broken = torch.zeros(rows, dtype=torch.bool, device=device)
         """The model answered with something that is not a finite number."""
-        self.distance = torch.full((rows,), torch.inf, dtype=case.x.dtype, device=device)
+        self.distance = torch.full((rows,), torch.inf, dtype=at_least_single(case.x.dtype), device=device)
         """Of the closest success; infinite as long as there is none with the lead."""
         self.x_adv = case.x.clone()
         """The closest success, where there is one; of those without the lead, the surest."""
@@ -81,7 +81,7 @@ class Ledger:
             return
         case, x_adv, margin = take(case, reached), take(x_adv, reached), margin[reached]
         distance, held = case.threat.distance(x_adv, case.x), self.distance[case.index]
-        distance = torch.where(sure[reached], distance, torch.inf)
+        distance = torch.where(sure[reached], distance, torch.inf).to(held.dtype)
         surer = (distance == held) & (margin < self._margin[case.index]) & held.isinf()
         better = case.threat.legal(x_adv, case.x) & ((distance < held) | surer)
         rows = case.index[better]
@@ -104,7 +104,7 @@ class Ledger:
     def leave(self, case: Case, candidate: Batch) -> None:
         """Notes that these cases' attack has ended, and with what."""
         rows = case.index
-        self.last[rows] = candidate
+        self.last[rows] = candidate.to(self.last.dtype)
         self._taken[rows] += case.age
         self.steps[rows] = torch.where(self.found[rows], self.steps[rows], self._taken[rows])
 
@@ -120,13 +120,13 @@ class Door:
         return self.logits(x).argmax(1)
 
     def logits(self, x: Batch) -> Logits:
-        x = self._case.threat.submit(x.detach(), self._case.x)
+        x = self._case.threat.submit(x.detach().to(self._case.x.dtype), self._case.x)
         logits = self._ledger.oracle.logits(x)
         self._ledger.record(self._case, x, logits)
         return logits
 
     def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
-        x = self._case.threat.submit(x.detach(), self._case.x)
+        x = self._case.threat.submit(x.detach().to(self._case.x.dtype), self._case.x)
         logits, pull = self._ledger.oracle.vjp(x)
         self._ledger.record(self._case, x, logits)
         return logits, partial(self._counted, pull)

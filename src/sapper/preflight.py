@@ -45,7 +45,9 @@ class Preflight:
     remedies: Remedies
 
 
-def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: bool = False) -> Preflight:
+def inspect(
+    module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: bool = False, averaged: bool = False
+) -> Preflight:
     """Runs the checks.
 
     Args:
@@ -54,6 +56,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
         x: The samples as they will be attacked, on the model's device and in its type.
         batch_size: Rows at once.
         heal: Remedies will be applied to what the attacks are shown; else the findings say what could be done.
+        averaged: So will be, to a randomised model, the mean of several calls.
 
     Raises:
         ModelError: The model fails on these inputs, or its answers are not finite logits.
@@ -63,14 +66,14 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     with frozen(module):
         oracle = TorchOracle(module)
         logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
-        again = oracle.logits(x[:_ROWS])
+        once, again = oracle.logits(x[:_ROWS]), oracle.logits(x[:_ROWS])
         alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
     _check_finite(logits)
-    repeats = _repeats(logits[:_ROWS], again, heal=heal)
+    repeats = _repeats(once, again, averaged=averaged)
     outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
-    if heal and is_random:
-        noise = 0.0 if given == "labels" else _noise(remedies.shown(logits[:_ROWS]), remedies.shown(again))
+    if averaged and is_random:
+        noise = 0.0 if given == "labels" else _noise(remedies.shown(once), remedies.shown(again))
         remedies = msgspec.structs.replace(remedies, calls=CALLS, noise=noise)
     classes, top = logits.shape[1], int(data.y.max())
     if top >= classes:
@@ -115,15 +118,15 @@ def _mode(module: nn.Module) -> Finding:
     )
 
 
-def _repeats(logits: Logits, again: Logits, *, heal: bool) -> Finding:
+def _repeats(logits: Logits, again: Logits, *, averaged: bool) -> Finding:
     change = float((logits[: len(again)] - again).abs().max())
     if change <= 1e-4 * (1 + float(logits.abs().max())):
         return Finding("randomised output", "ok", f"the same inputs gave the same outputs (within {change:.1g})", "")
     flipped = float((logits.argmax(1) != again.argmax(1)).double().mean())
     average = (
-        f"the attacks were shown the mean of {CALLS} calls, which are counted, and sought successes that last from call to "
-        "call; "
-        if heal
+        f"the attacks were shown the mean of {CALLS} calls, which are counted, sought successes that last from call to call, "
+        f"and were judged by the mean of as many; "
+        if averaged
         else ""
     )
     return Finding(
@@ -190,7 +193,8 @@ def _outputs(logits: Logits, given: Access, *, heal: bool) -> tuple[list[Finding
     saturated = float((first - second > _SATURATED).double().mean())
     if saturated <= 0.01:
         return [sound], Remedies()
-    scale = 2.0 ** round(math.log2(float((first - second).quantile(0.9)) / _USUAL))
+    lead = (first - second).double()
+    scale = 2.0 ** round(math.log2(float(lead[lead > _SATURATED].quantile(0.9)) / _USUAL))
     finding = Finding(
         name,
         verdict,

@@ -40,7 +40,9 @@ Job = tuple[Attack | Cascade, Threat, str]
 
 @dataclass(frozen=True)
 class View:
-    """The model as it is, by which successes are judged, and as the attacks are shown it (see `remedies`)."""
+    """The model as its answers are judged, as it is or in the mean of a randomised one's calls, and as the attacks are shown
+    it (see `remedies`).
+    """
 
     model: TorchOracle
     shown: TorchOracle
@@ -60,6 +62,8 @@ class Patients:
     threat: Threat
     cases: Cases
     x: Batch
+    fell: Mask
+    """Which have fallen, to attacks of the run that see no gradients."""
     queries: int | None
     stand_in: Callable[[], TorchOracle]
 
@@ -78,7 +82,7 @@ class Patients:
         """Without those that fell."""
         if fallen is None:
             return self
-        return replace(self, cases=take(self.cases, ~fallen), x=self.x[~fallen])
+        return replace(self, cases=take(self.cases, ~fallen), x=self.x[~fallen], fell=self.fell[~fallen])
 
     def reached(self, x_adv: Batch) -> Mask:
         """Which goals these inputs reach, once they are legal."""
@@ -102,15 +106,20 @@ def probe(
         strongest, probed, held = _held(threat, [attack for attack, _, _ in jobs], tables, x[0].numel())
         if held:
             part = take(cases, torch.tensor(held, device=x.device))
-            patients = Patients(view, probed, part, threat.rounded(x[part.sample]), spec.queries, stand_in)
+            fell = _broken(tables).is_finite().gather(held) if threat.eps is not None else [False] * len(held)
+            fell = torch.tensor(list(fell), device=x.device)
+            patients = Patients(view, probed, part, threat.rounded(x[part.sample]), fell, spec.queries, stand_in)
             found += _probe(patients, strongest)
         progress.step(number, 0)
     return found
 
 
-def longer(run: Path, work: list[Job], probes: list[log.Probe]) -> list[tuple[Cascade, Threat]]:
-    """The attacks that a probe gave more time to, where that clearly gained: under which budgets to attack all cases so."""
-    gained = {probe.threat for probe in probes if probe.name == "more steps" and is_clear(probe)}
+def longer(run: Path, work: list[Job], probes: list[log.Probe], calls: int) -> list[tuple[Cascade, Threat]]:
+    """The attacks that a probe gave more time to, where that gained: under which budgets to attack all cases so.
+
+    A randomised model (of more than one of `calls`) may be fooled by luck: it must have gained clearly.
+    """
+    gained = {p.threat for p in probes if p.name == "more steps" and (is_clear(p) if calls > 1 else p.broken)}
     found = []
     for threat in dict.fromkeys(threat for _, threat, _ in work if threat.eps is not None and str(threat) in gained):
         jobs = [job for job in work if job[1] == threat]
@@ -122,20 +131,22 @@ def longer(run: Path, work: list[Job], probes: list[log.Probe]) -> list[tuple[Ca
 def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
     threat = patients.threat
 
-    def told(name: str, attack: str, broken: Mask | int | None) -> Iterator[log.Probe]:
-        if broken is not None and len(patients.x):
-            yield log.Probe(
-                name, str(threat), attack, len(patients.x), int(broken if isinstance(broken, int) else broken.sum())
-            )
+    def told(name: str, attack: str, broken: Mask | int | None, of: int | None = None) -> Iterator[log.Probe]:
+        of = len(patients.x) if of is None else of
+        if broken is not None and of:
+            yield log.Probe(name, str(threat), attack, of, int(broken if isinstance(broken, int) else broken.sum()))
 
     given = patients.view.model.access
     if given == "gradients":
         harder = _harder(strongest)
         fallen = patients.attacked(harder, threat)
-        yield from told("more steps", str(harder), fallen)
+        new = None if fallen is None else fallen & ~patients.fell
+        yield from told("more steps", str(harder), new, int((~patients.fell).sum()))
         patients = patients.left(fallen)  # what follows is evidence only where a fair attack fails
     if not len(patients.x):
         return
+    if bool(patients.fell.any()) and given == "gradients":
+        yield from told("blind attacks", "the run's attacks without gradients", patients.fell)
     if given == "gradients" and math.isfinite(threat.width):
         whole = _whole_box(threat, patients.x[0].numel())
         yield from told("largest budget", f"pgd {whole}", patients.attacked(PGD(), whole))
@@ -153,11 +164,12 @@ def _held(
 ) -> tuple[Attack, Threat, list[int]]:
     """An attack, a threat, and some cases that held under it, of samples that are right, evenly from all of them.
 
+    They held against the attacks that see gradients, where there are any: what only others break tells on those.
     Where the run looked for the smallest distance, the threat's budget is the median of what it found, and the cases are
     those whose distance is larger by a tenth at least.
     """
-    broken = [table.select(pl.when("found").then("distance").alias("distance"))["distance"] for table in tables]
-    least = pl.DataFrame({str(i): one.fill_null(math.inf) for i, one in enumerate(broken)}).min_horizontal()
+    seeing = [table for table in tables if (table["backwards"].fill_null(0) > 0).any()]
+    least = _broken(seeing or tables)
     held, strongest = least.is_infinite(), PGD()
     if threat.eps is not None:
         strongest = _strongest(attacks, tables, threat)
@@ -171,6 +183,12 @@ def _held(
     spent = sum(int(table["forwards"].sum()) for table in tables)
     most = min(_MOST, max(_LEAST, int(_SHARE * spent / (6 * strongest.limit(threat.budget(features))))))
     return strongest, threat, [pool[i * len(pool) // most] for i in range(most)] if len(pool) > most else pool
+
+
+def _broken(tables: list[pl.DataFrame]) -> pl.Series:
+    """The smallest distance at which any of these attacks has broken each case; infinite where none has."""
+    broken = [table.select(pl.when("found").then("distance").alias("distance"))["distance"] for table in tables]
+    return pl.DataFrame({str(i): one.fill_null(math.inf) for i, one in enumerate(broken)}).min_horizontal()
 
 
 def _strongest(attacks: list[Attack | Cascade], tables: list[pl.DataFrame], threat: Threat) -> Attack:

@@ -93,7 +93,8 @@ def standard(
     lower, upper = data.bounds
     kind = "colour" if len(data.shape) == 3 and data.shape[0] == 3 else "grey"
     wanted_threats = threats or suite.threats[kind]
-    wanted_attacks = attacks or suite.attacks
+    sought = [text.strip().lower().endswith(":min") for text in wanted_threats]
+    wanted_attacks = attacks or [*(suite.minimal if any(sought) else []), *([] if all(sought) else suite.attacks)]
     pairs = [
         (threat, attack)
         for threat in wanted_threats
@@ -132,7 +133,8 @@ def audit(
         check_lesson(job.attack, spec.goal)
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)
-    before = inspect(module, data, x, spec.batch_size or usual_batch(x), heal=_may_heal(spec))
+    before = inspect(module, data, x, spec.batch_size or usual_batch(x), heal=_may_heal(spec),
+                     averaged=_may_heal(spec) and spec.queries is None)  # fmt: skip
     cases = _cases(spec, data.y.to(device), before)
     run = out or Path("runs") / f"{model.name}-{data.name}-{spec.digest()}"
     _open(run, spec)
@@ -150,7 +152,7 @@ def audit(
                 plain = [(job.attack, job.threat, job.folder) for job in work]
                 if any(news) or not (run / "doctor.json").exists():
                     log.write_json(run / "doctor.json", probe(run, plain, view, x, cases, spec, progress))
-                more = [Job(attack, threat) for attack, threat in longer(run, plain, log.read_probes(run))]
+                more = [Job(attack, threat) for attack, threat in longer(run, plain, log.read_probes(run), view.calls)]
                 for job in more:
                     _run_job(run, job, view, x, cases, before, spec, progress)
                 work += more
@@ -195,7 +197,6 @@ def _view(
 ) -> View:
     """The model as it is attacked and judged. Writes environment.json once, with what all of the run's shards use."""
     if not (known := log.read_environment(run)):
-        remedies = msgspec.structs.replace(remedies, calls=1, noise=0.0) if spec.queries else remedies
         healed = TorchOracle(remedies.applied(module))
         size = spec.batch_size or measure_batch(healed, x, Untargeted(data.y.to(x.device)))
         known = describe(spec, model, data, x, [job.attack for job in work], size)
@@ -203,7 +204,8 @@ def _view(
         log.write_json(run / "environment.json", known)
     remedies = msgspec.convert(known.get("remedies", {}), Remedies)
     healed = TorchOracle(remedies.applied(module))
-    return View(TorchOracle(module), healed, remedies.calls, remedies.lead, known["batch_size"])
+    judge = TorchOracle(Remedies(calls=remedies.calls).applied(module))
+    return View(judge, healed, remedies.calls, remedies.lead, known["batch_size"])
 
 
 def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:

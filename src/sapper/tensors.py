@@ -58,6 +58,11 @@ def nonzero(divisor: Tensor) -> Tensor:
     return divisor.clamp_min(torch.finfo(divisor.dtype).tiny)
 
 
+def at_least_single(dtype: torch.dtype) -> torch.dtype:
+    """The type, or float32 in place of one of half precision: for sums and squares that this cannot hold."""
+    return torch.promote_types(dtype, torch.float32)
+
+
 def _map(records: list[Any], function: Any) -> Any:
     first = records[0]
     if isinstance(first, Tensor):

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sapper import noise
 from sapper.errors import UsageError, unknown
-from sapper.tensors import Batch, Counts, Flat, Mask, Scalars, nonzero, per_row, scaled
+from sapper.tensors import Batch, Counts, Flat, Mask, Scalars, at_least_single, nonzero, per_row, scaled
 from sapper.water_filling import rising, sinking
 
 NORMS = {"l0": 0.0, "l1": 1.0, "l2": 2.0, "linf": math.inf}
@@ -33,7 +33,7 @@ def norm(change: Batch, p: float) -> Scalars:
         case 1:
             return flat.abs().sum(1)
         case 0:
-            return flat.sign().abs_().sum(1)
+            return flat.sign().abs_().sum(1, dtype=at_least_single(flat.dtype))  # half precision cannot count
         case _:
             return torch.linalg.vector_norm(flat, ord=p, dim=1)
 
@@ -149,7 +149,8 @@ class Threat:
             return clipped
         start = x.flatten(1)
         wanted = x_adv.flatten(1) - start
-        budget = torch.as_tensor(radius, dtype=x.dtype, device=x.device).expand(len(x))
+        dtype = x.dtype if self.p else torch.float64  # a count of features
+        budget = torch.as_tensor(radius, dtype=dtype, device=x.device).expand(len(x))
         size = _within[self.p](wanted.abs(), self.room(start, wanted), budget)
         if self.p:  # what rounding left over
             size = size * (budget / nonzero(norm(size, self.p).clamp_min(budget)))[:, None]

@@ -272,11 +272,12 @@ def test_its_name_with_options_can_be_read_and_each_option_has_help(name: str, n
 
 
 @EACH
-def test_a_model_of_bfloat16_is_attacked_in_bfloat16(name: str, norm: str) -> None:
-    model = network().bfloat16()
-    x = X.bfloat16()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
+def test_a_model_of_half_precision_is_attacked_in_it(name: str, norm: str, dtype: torch.dtype) -> None:
+    model = network().to(dtype)
+    x = X.to(dtype)
     result = attacked(name, norm, model=model, x=x, y=predict(model, x))
-    assert result.x_adv.dtype == torch.bfloat16
+    assert result.x_adv.dtype == dtype
     assert not result.broken.any()
     assert result.found.any()
     assert torch.equal(result.found, predict(model, result.x_adv) != predict(model, x))

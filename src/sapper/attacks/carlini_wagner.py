@@ -95,7 +95,7 @@ class CarliniWagner(Attack, norms={2}, paper=PAPER, minimal=True):
         objective = change.flatten(1).square().sum(1) + loss
         search, over = search.after(objective, reached, self.steps, abort_early=self.abort_early)
         free = bounded(state.free + step, case.threat)
-        free[over] = freed(case.x[over], case.threat)
+        free[over] = freed(case.x[over], case.threat).to(free.dtype)
         return Descending(
             x_adv=boxed(free, case.threat),
             free=free,
