@@ -112,10 +112,10 @@ class Pixel(Attack, norms={0}, paper=PAPER):
         count = torch.tensor([self.population, self.population - 1, self.population - 2], device=draws.device)
         one, second, third = (draws * count).long().unbind(1)
         one = fitness.argmin(1) if self.around == "best" else one
-        others = torch.stack(
-            [second, third + (third >= second)], dim=1
-        )  # counted from the one, so never itself or each other
-        chosen = torch.cat([one[:, None], one[:, None] + 1 + others], dim=1) % self.population
+        ahead = torch.stack(
+            [torch.full_like(one, -1), second, third + (third >= second)], dim=1
+        )  # three different seats
+        chosen = (one[:, None] + 1 + ahead) % self.population
         one, plus, minus = population.gather(1, chosen[:, :, None].expand(-1, -1, population.shape[2])).unbind(1)
         return one + self.difference * (plus - minus)
 

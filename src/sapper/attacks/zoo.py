@@ -5,10 +5,10 @@ a little below. Features are visited in random order; each visit moves one by Ne
 the feature's own (Chen et al. 2017, Algorithms 1 to 3).
 
 Differs from the authors' code: only the margin is asked about, as the distance's derivatives are known. Newton's step goes
-to the exact minimum for a margin that is straight along the feature, kink included, and is the default: on LeNet it
-needs a fraction of Adam's questions. No feature comes again before all others have come. c is not searched from the
-start nine times, but changed after each round of all features. Left out: the tanh (features are clipped into the box),
-the reduced, growing attack space and the importance sampling, both for photos, where a round of all features is dear.
+to the exact minimum for a margin that is straight along the feature, kink included, and is the default, as it needs fewer
+questions than Adam. No feature comes again before all others have come. c is not searched nine times from the start, but
+changed after each round of all features. Left out: the tanh (features are clipped into the box), and the reduced, growing
+attack space and the importance sampling, which are for photos, where a round of all features costs too much.
 """
 
 from dataclasses import dataclass, replace
@@ -71,7 +71,7 @@ class ZOO(Attack, norms={2}, paper=PAPER, minimal=True):
     delta: float = 0.01
     """How far to each side of a feature's value the questions are, in widths of the box."""
     step_size: float = 0.05
-    """Adam's step, in widths of the box; the paper's 0.01 takes five times the questions."""
+    """Adam's step, in widths of the box; the paper's 0.01 is for many more questions."""
     constant: float = 1.1
     """The first c, in units of the one with which a linear model's minimum lies at its border."""
     confidence: float = 0.0
