@@ -72,7 +72,7 @@ def one_hot(task: Task) -> np.ndarray:
 
 def art_square(model: nn.Module, task: Task) -> np.ndarray:
     budget = task.budget
-    rounds = budget.steps // 2  # it asks about two squares' worth a round: the loss, and whether that succeeds
+    rounds = budget.steps // 3  # it asks three times a round
     attack = SquareAttack(
         art_classifier(model, task), norm=budget.norm, eps=budget.size, max_iter=rounds, verbose=False
     )
