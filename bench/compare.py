@@ -16,10 +16,12 @@ from typing import Any
 
 import minimal
 import networks
+import scores
 import tables
 import torch
 from contenders import ART_JSMA, PGD_CONTENDERS, SAPPER_JSMA, SAPPER_ROOM_JSMA, TORCHATTACKS_JSMA
 from judge import Budget, Task
+from minimal import NORMS
 from race import Entry, race, small
 from rich.console import Console
 from torch import nn
@@ -27,7 +29,8 @@ from torch import nn
 from sapper.data.loading import load_data
 
 HERE = Path(__file__).parent
-CASES = ("jsma", "pgd", "pgd-robust", "sizes", "memory", "minimal", "minimal-robust", "autoattack", "autoattack-robust")
+CASES = ("jsma", "pgd", "pgd-robust", "sizes", "memory", "minimal", "minimal-robust", "autoattack", "autoattack-robust",
+         "scores")  # fmt: skip
 FROM_FOLDER = {
     "pgd-robust": "robust_models",
     "memory": "imagenet",
@@ -53,11 +56,14 @@ class Scale:
     minimal_steps: int | None = None
     """None: as many as each race says."""
     autoattack_steps: int = 100
+    score_images: int = 20
+    score_queries: int | None = None
+    """None: as many as each race says."""
 
 
 FULL = Scale(rounds=3, jsma_images=(10, 50, 200), pgd_images=1000, pgd_steps=40, photo_threat="l0:1%")
 SMOKE = Scale(rounds=1, jsma_images=(1, 2, 4), pgd_images=64, pgd_steps=5, photo_threat="l0:10", sizes=((1, 28),),
-              minimal_images=4, minimal_steps=10, autoattack_steps=2)  # fmt: skip
+              minimal_images=4, minimal_steps=10, autoattack_steps=2, score_images=2, score_queries=600)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", action="append", choices=CASES, help="may be given again; default: all")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, under a minute: does it run?")
-    parser.add_argument("--race", action="append", help="of the minimal cases only these methods, such as DDN")
+    parser.add_argument("--race", action="append", help="of the cases minimal and scores only these, such as DDN")
     parser.add_argument("--lenet", type=Path, default=HERE / ".cache/lenet-mnist", help="model folder; made if absent")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     return parser.parse_args(arguments)
@@ -116,6 +122,8 @@ def run_case(name: str, scale: Scale, options: argparse.Namespace, tell: Callabl
                 yield pgd(name, what, model, scale, tell)
             elif case == "minimal":
                 yield from minimal_distances(name, what, model, scale, options.race, tell)
+            elif case == "scores":
+                yield from by_scores(name, what, model, scale, options.race, tell)
             else:
                 yield from autoattack(name, what, model, scale, (0.3,) if robust else (0.1, 0.3), tell)
 
@@ -165,6 +173,24 @@ def minimal_distances(
         entries = [Entry(contender, min(len(task), contender.most_samples)) for contender in one.contenders]
         trial = small(task, len(task), steps=10)  # the fewest that all of them take
         yield raced(f"{name}-{one.name}-{norm}", title, model, task, trial, entries, min(2, scale.rounds), tell)
+
+
+def by_scores(
+    name: str, what: str, model: nn.Module, scale: Scale, only: list[str] | None, tell: Callable[[str], None]
+) -> Iterator[Outcome]:
+    data = load_data("mnist", split="test", limit=scale.score_images)
+    for one in scores.RACES:
+        if only and one.name not in only:
+            continue
+        queries = scale.score_queries or one.queries
+        targets = (data.y + 1) % 10 if one.targeted else None
+        task = Task(data.x, data.y, targets, Budget(norm=one.norm, size=one.size, steps=queries))
+        title = f"{one.name}, {one.threat}, {what}, the first {len(task)} MNIST test images, {queries} questions each"
+        entries = [Entry(contender, len(task)) for contender in one.contenders]
+        trial = small(task, 2, steps=520)
+        yield raced(
+            f"{name}-{one.name}-{NORMS[one.norm]}", title, model, task, trial, entries, min(2, scale.rounds), tell
+        )
 
 
 def autoattack(
