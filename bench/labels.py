@@ -14,9 +14,13 @@ from typing import Any
 import foolbox
 import numpy as np
 import torch
+from art.attacks.evasion import BoundaryAttack, GeoDA, HopSkipJump, SignOPTAttack
 from contenders import Contender, art_classifier
 from judge import Task, distances, in_box
+from minimal import NORMS, Race
 from torch import Tensor, nn
+
+import sapper
 
 if not hasattr(np, "mat"):
     np.mat = np.asmatrix  # type: ignore[attr-defined]  # ART's GeoDA calls what NumPy 2 has removed
@@ -92,3 +96,50 @@ def art_with(make: Callable[[Any, int], Any], name: str = "ART") -> Contender:
             make(art_classifier(model, task), task.budget.steps).generate(task.x.numpy(), y=labels)
 
     return rationed(name, "adversarial-robustness-toolbox", attack)
+
+
+def ours(name: str) -> Contender:
+    def craft(model: nn.Module, task: Task, batch_size: int) -> Tensor:
+        queries = task.budget.steps
+        attack, threat = f"{name}:steps={queries}", f"{NORMS[task.budget.norm]}:min"
+        seed = torch.initial_seed()  # the round's
+        return sapper.craft(model, task.x, task.labels, attack=attack, threat=threat, queries=queries, seed=seed).x_adv
+
+    return Contender("Sapper", "sapper", craft)
+
+
+RACES = tuple(
+    Race(name, norm, queries, contenders)
+    for queries in (1000, 5000)
+    for name, norm, contenders in (
+        ("Boundary", 2.0, (
+            ours("boundary"),
+            foolbox_with(lambda: FOOLBOX.BoundaryAttack(steps=MANY)),
+            art_with(lambda model, queries: BoundaryAttack(model, targeted=False, max_iter=MANY, verbose=False)),
+        )),
+        ("HopSkipJump", 2.0, (
+            ours("hop_skip_jump"),
+            foolbox_with(lambda: FOOLBOX.HopSkipJumpAttack(steps=MANY)),
+            art_with(lambda model, queries: HopSkipJump(model, norm=2, max_iter=MANY, verbose=False)),
+        )),
+        ("HopSkipJump", math.inf, (
+            ours("hop_skip_jump"),
+            foolbox_with(lambda: FOOLBOX.HopSkipJumpAttack(steps=MANY, constraint="linf")),
+            art_with(lambda model, queries: HopSkipJump(model, norm=np.inf, max_iter=MANY, verbose=False)),
+        )),
+        ("GeoDA", 2.0, (
+            ours("geoda"),
+            # its own search for the boundary ends at an l2 distance of 0.1, with which it gets no nearer than 6
+            art_with(lambda model, queries: GeoDA(model, norm=2, max_iter=queries, bin_search_tol=1e-3, verbose=False)),
+            art_with(
+                lambda model, queries: SignOPTAttack(model, targeted=False, query_limit=MANY, max_iter=MANY),
+                "ART, Sign-OPT",
+            ),
+        )),
+        ("GeoDA", math.inf, (
+            ours("geoda"),
+            art_with(lambda model, queries: GeoDA(
+                model, norm=np.inf, max_iter=queries, bin_search_tol=1e-3, verbose=False)),
+        )),
+    )
+)  # fmt: skip

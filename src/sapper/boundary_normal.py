@@ -10,12 +10,13 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
+from torch import Tensor
 
 from sapper import noise
 from sapper.attack import Case
 from sapper.errors import UsageError, require_positive
 from sapper.label_search import HALVING, Searching, begun, entering, halve_on
-from sapper.tensors import Batch, Counts, Flat, Mask, Scalars, choose, nonzero, per_row
+from sapper.tensors import Batch, Counts, Mask, Scalars, choose, nonzero, per_row
 from sapper.threat import norm
 
 _LEAST_SIDE = 16
@@ -158,7 +159,7 @@ def directions(case: Case, frequencies: float) -> Batch:
     return way / per_row(nonzero(norm(way, 2)), way)
 
 
-def _cosines(side: int, count: int, like: Batch) -> Flat:
+def _cosines(side: int, count: int, like: Tensor) -> Tensor:
     """The lowest waves of the discrete cosine transform, orthonormal, a row each."""
     place = torch.arange(side, device=like.device, dtype=torch.float64)
     wave = torch.arange(count, device=like.device, dtype=torch.float64)[:, None]
