@@ -6,9 +6,10 @@ distance/√round, halved until the goal is reached (Chen et al. 2020, Algorithm
 is found (see `label_search`) the case fails.
 
 Differs from the authors' code: in images the probes are smooth (`frequencies`), which on LeNet for MNIST brought the median
-after 1 000 questions from 2.22 to 1.70 (20 images); rounds begin with half as many probes, and the last one gets the questions that are
-left. The probes' distance is a share of the change, 0.01 where theirs is 1/features, in its l2 norm in linf too: so the
-boundary need not be found as finely. A jump that has shrunk to that ends, and the next round probes the same point.
+after 1 000 questions from 2.22 to 1.70 (20 images); rounds begin with half as many probes, and the last one gets the
+questions that are left. The probes' distance is a share of the change, 0.01 where theirs is 1/features, in its l2 norm in
+linf too: so the boundary need not be found as finely. A jump that has shrunk to that ends, and the next round probes the
+same point.
 """
 
 import math
