@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import labels
 import minimal
 import networks
 import scores
@@ -30,7 +31,7 @@ from sapper.data.loading import load_data
 
 HERE = Path(__file__).parent
 CASES = ("jsma", "pgd", "pgd-robust", "sizes", "memory", "minimal", "minimal-robust", "autoattack", "autoattack-robust",
-         "scores")  # fmt: skip
+         "scores", "labels")  # fmt: skip
 FROM_FOLDER = {
     "pgd-robust": "robust_models",
     "memory": "imagenet",
@@ -55,6 +56,7 @@ class Scale:
     minimal_images: int = 100
     minimal_steps: int | None = None
     """None: as many as each race says."""
+    label_images: int = 20
     autoattack_steps: int = 100
     score_images: int = 20
     score_queries: int | None = None
@@ -63,7 +65,8 @@ class Scale:
 
 FULL = Scale(rounds=3, jsma_images=(10, 50, 200), pgd_images=1000, pgd_steps=40, photo_threat="l0:1%")
 SMOKE = Scale(rounds=1, jsma_images=(1, 2, 4), pgd_images=64, pgd_steps=5, photo_threat="l0:10", sizes=((1, 28),),
-              minimal_images=4, minimal_steps=10, autoattack_steps=2, score_images=2, score_queries=600)  # fmt: skip
+              minimal_images=4, minimal_steps=10, label_images=1, autoattack_steps=2, score_images=2,
+              score_queries=600)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,9 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", action="append", choices=CASES, help="may be given again; default: all")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, under a minute: does it run?")
-    parser.add_argument("--race", action="append", help="of the cases minimal and scores only these, such as DDN")
+    parser.add_argument(
+        "--race", action="append", help="of the minimal cases, scores and labels only these, such as DDN"
+    )
     parser.add_argument("--lenet", type=Path, default=HERE / ".cache/lenet-mnist", help="model folder; made if absent")
     parser.add_argument("--out", type=Path, default=HERE / "results")
     return parser.parse_args(arguments)
@@ -124,6 +129,8 @@ def run_case(name: str, scale: Scale, options: argparse.Namespace, tell: Callabl
                 yield from minimal_distances(name, what, model, scale, options.race, tell)
             elif case == "scores":
                 yield from by_scores(name, what, model, scale, options.race, tell)
+            elif case == "labels":
+                yield from label_distances(name, what, model, scale, options.race, tell)
             else:
                 yield from autoattack(name, what, model, scale, (0.3,) if robust else (0.1, 0.3), tell)
 
@@ -191,6 +198,22 @@ def by_scores(
         yield raced(
             f"{name}-{one.name}-{NORMS[one.norm]}", title, model, task, trial, entries, min(2, scale.rounds), tell
         )
+
+
+def label_distances(
+    name: str, what: str, model: nn.Module, scale: Scale, only: list[str] | None, tell: Callable[[str], None]
+) -> Iterator[Outcome]:
+    data = load_data("mnist", split="test", limit=scale.label_images)
+    for one in labels.RACES:
+        if only and one.name not in only:
+            continue
+        task = Task(data.x, data.y, None, Budget(norm=one.norm, size=math.inf, steps=one.steps))
+        norm = minimal.NORMS[one.norm]
+        title = f"{one.name} in {norm}, {what}, the first {len(task)} MNIST test images, {one.steps} questions each"
+        entries = [Entry(contender, len(task)) for contender in one.contenders]
+        trial = small(task, 1, steps=1000)  # ART's GeoDA takes no fewer
+        name_of_race = f"{name}-{one.name}-{norm}-{one.steps}"
+        yield raced(name_of_race, title, model, task, trial, entries, min(2, scale.rounds), tell)
 
 
 def autoattack(
