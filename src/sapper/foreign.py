@@ -8,7 +8,7 @@ A new door to models is a function `ask` from an array of inputs, rows first, to
 
 A loader in `sapper.models` puts it into a `Network`, and `load_model` learns when to call the loader. All else asks what a
 module gives by `access`: which attacks may run, what the checks and the doctor look for, whether there are confidences.
-Such a module is asked by one worker, for exactly the rows that count. What it is made of, if known, it gives as its `learner`.
+Such a module is asked by one worker, for exactly the rows that count. What it is made of, if known, is its `learner`.
 """
 
 from collections.abc import Callable

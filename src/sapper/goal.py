@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from sapper import noise
 from sapper.errors import UsageError
-from sapper.tensors import Counts, Flags, Labels, LabelSets, Logits, Mask, Scalars, nonzero
+from sapper.tensors import ClassFlags, Counts, Labels, LabelSets, Logits, Mask, Scalars, nonzero
 
 KINDS = ("confidence reduction", "misclassification", "targeted misclassification", "source/target misclassification")
 
@@ -70,7 +70,7 @@ class Goal(ABC):
         """The difference of two logits that must fall below 0 for this rival, as a cotangent."""
 
     @abstractmethod
-    def wanted(self, classes: int) -> Flags:
+    def wanted(self, classes: int) -> ClassFlags:
         """Which of so many classes the goal wants."""
 
     def targets(self) -> Labels | None:
@@ -141,7 +141,7 @@ class Untargeted(Goal):
     def lead(self, logits: Logits, rival: Labels) -> Logits:
         return _difference(logits, self.label, rival)
 
-    def wanted(self, classes: int) -> Flags:
+    def wanted(self, classes: int) -> ClassFlags:
         return torch.arange(classes, device=self.label.device) != self.label[:, None]
 
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
@@ -176,7 +176,7 @@ class Targeted(Goal):
     def lead(self, logits: Logits, rival: Labels) -> Logits:
         return _difference(logits, logits.scatter(1, rival[:, None], -torch.inf).argmax(1), rival)
 
-    def wanted(self, classes: int) -> Flags:
+    def wanted(self, classes: int) -> ClassFlags:
         return torch.arange(classes, device=self.target.device) == self.target[:, None]
 
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:

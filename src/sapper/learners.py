@@ -127,7 +127,7 @@ def learner_of(module: nn.Module) -> KnownLearner | None:
     return Linear(layer.weight.detach(), bias.detach())
 
 
-def seen(x: Flat) -> Flat:
+def seen(x: Tensor) -> Tensor:
     """Samples as a tree sees them: rounded to float32, in the type they have."""
     return x.float().double() if x.dtype == torch.float64 else x
 
@@ -144,10 +144,10 @@ def _soft(x: Flat, points: Tensor, unit: float) -> tuple[Tensor, Flat]:
     """
     top = torch.full_like(x[:, :1], -math.inf)
     total, mean = torch.zeros_like(top), torch.zeros_like(x)
-    for part in points.split(max(1, _ELEMENTS // max(len(x), points.shape[1]))):
+    for part in points.split(max(1, _ELEMENTS // max(len(x), points.shape[1]))) if len(points) else ():
         z = part.to(x) / unit
         score = 2 * x @ z.T - z.square().sum(1)
         higher = torch.maximum(top, score.amax(1, keepdim=True))
         weight, fade = (score - higher).exp(), (top - higher).exp()
         total, mean, top = total * fade + weight.sum(1, keepdim=True), mean * fade + weight @ z, higher
-    return (top + total.log())[:, 0], mean * (unit / nonzero(total))
+    return (top + total.log())[:, 0], mean / nonzero(total) * unit

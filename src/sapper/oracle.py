@@ -67,7 +67,7 @@ class TorchOracle:
 
     def logits(self, x: Batch) -> Logits:
         with torch.no_grad():
-            return self._ask(_padded(x) if self.access == "gradients" else x)[: len(x)]
+            return self._ask(_padded(x) if self.access == "gradients" else x.clone())[: len(x)]
 
     def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
         if self.access != "gradients":

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from sapper.learners import Tree, seen
-from sapper.tensors import Batch, Flags, Flat, Labels
+from sapper.tensors import Batch, ClassFlags, Flat, Labels
 from sapper.threat import Threat
 
 _ELEMENTS = 1 << 22
@@ -39,7 +39,7 @@ class Boxes:
     reachable: Tensor
     """Whether any input gets there."""
 
-    def nearest(self, x: Batch, wanted: Flags, p: float) -> Labels:
+    def nearest(self, x: Batch, wanted: ClassFlags, p: float) -> Labels:
         """The leaf of a wanted class whose box is the nearest in lp; -1 where there is none.
 
         Args:
@@ -57,7 +57,7 @@ class Boxes:
             parts.append(torch.where(least < math.inf, leaves[place], -1))
         return torch.cat(parts)
 
-    def neighbouring(self, leaf: Labels, wanted: Flags) -> Labels:
+    def neighbouring(self, leaf: Labels, wanted: ClassFlags) -> Labels:
         """The leaf of a wanted class that is found by climbing from the leaf given: in the first subtree beside the way that
         has one, the fewest nodes down, the leftmost of these. -1 where there is none (Algorithm 2 of Papernot et al.).
         """

@@ -20,7 +20,7 @@ from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
 from sapper.learners import Neighbours
 from sapper.oracle import LearnerOracle
-from sapper.tensors import Flags, Flat, Logits
+from sapper.tensors import ClassFlags, Flat, Logits
 
 PAPER = Paper(
     title="Transferability in Machine Learning: from Phenomena to Black-Box Attacks using Adversarial Samples",
@@ -56,13 +56,13 @@ class NearestNeighbour(Attack, norms={0, 1, 2, math.inf}, paper=PAPER):
         return State(x_adv=case.threat.project(x_adv, case.x))
 
 
-def _mean(mass: Logits, mean: torch.Tensor, of: Flags) -> Flat:
+def _mean(mass: Logits, mean: torch.Tensor, of: ClassFlags) -> Flat:
     """Of the points of some classes; 0 where there are none."""
     share = mass.masked_fill(~of, -math.inf).softmax(1).nan_to_num(0.0)
     return torch.einsum("rc,rcf->rf", share, mean)
 
 
-def _derivative(mass: Logits, mean: torch.Tensor, wanted: Flags, x: Flat) -> Flat:
+def _derivative(mass: Logits, mean: torch.Tensor, wanted: ClassFlags, x: Flat) -> Flat:
     """Half that of the wanted classes' share of the weight, term by term."""
     share = mass.softmax(1)
     slope = share * (wanted.to(share) - (share * wanted).sum(1, keepdim=True))
