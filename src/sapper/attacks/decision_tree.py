@@ -42,7 +42,7 @@ class DecisionTree(Attack, norms={0, 1, 2, math.inf}, paper=PAPER, minimal=True)
         return State(x_adv=case.x)
 
     def step(self, case: Case, oracle: LearnerOracle[Tree], state: State) -> State:
-        oracle.labels(state.x_adv)  # who is misclassified as he is, is found so
+        oracle.labels(state.x_adv)  # what is misclassified as it is, is found so
         tree = oracle.learner()
         where = boxes(tree, case.threat, case.x)
         wanted = case.goal.wanted(int(tree.label.max()) + 1)

@@ -44,7 +44,7 @@ class NearestNeighbour(Attack, norms={0, 1, 2, math.inf}, paper=PAPER):
         return State(x_adv=case.x)
 
     def step(self, case: Case, oracle: LearnerOracle[Neighbours], state: State) -> State:
-        oracle.labels(state.x_adv)  # who is misclassified as he is, is found so
+        oracle.labels(state.x_adv)  # what is misclassified as it is, is found so
         unit = case.threat.width if math.isfinite(case.threat.width) else 1.0
         mass, mean = oracle.learner().soft(case.x, unit)
         wanted = case.goal.wanted(mass.shape[1])

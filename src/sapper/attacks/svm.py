@@ -59,7 +59,7 @@ class SVM(Attack, norms={1, 2, math.inf}, paper=PAPER, minimal=True):
         return State(x_adv=case.x)
 
     def step(self, case: Case, oracle: LearnerOracle[Linear], state: State) -> State:
-        oracle.labels(state.x_adv)  # who is misclassified as he is, is found so
+        oracle.labels(state.x_adv)  # what is misclassified as it is, is found so
         move = _against_own if self.step_to == "paper" else _across_nearest
         return State(x_adv=move(case, oracle.learner()))
 

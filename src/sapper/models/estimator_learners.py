@@ -66,7 +66,7 @@ def _tree(estimator: Any, numbers: np.ndarray) -> Tree:
 def _linear(estimator: Any, numbers: np.ndarray) -> Linear | None:
     """None where some of the data's classes have no weights."""
     coef = estimator.coef_
-    coef = np.asarray(coef.toarray() if hasattr(coef, "toarray") else coef, np.float64)
+    coef = np.atleast_2d(np.asarray(coef.toarray() if hasattr(coef, "toarray") else coef, np.float64))
     bias = np.broadcast_to(np.asarray(estimator.intercept_, np.float64), len(coef))
     if len(coef) == 1:  # how much the second class is ahead
         coef, bias = np.concatenate([-coef / 2, coef / 2]), np.concatenate([-bias / 2, bias / 2])
