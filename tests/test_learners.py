@@ -30,6 +30,7 @@ from sapper.models.estimators import from_estimator
 from sapper.models.model import preprocessed
 from sapper.oracle import TorchOracle
 from sapper.remedies import Remedies
+from sapper.run import standard
 from sapper.threat import Threat
 from toys import case_of, linear, network, random_linear
 
@@ -208,6 +209,15 @@ class TestAttacksSayWhatTheyNeed:
             sapper.craft(module, DIGITS.x, DIGITS.y, attack=name, threat=threat)
         fitting = str(error.value).partition("l2:0.5: ")[2]
         assert [one for one in NEEDS if one in fitting] == [one for one in NEEDS if one == made]
+
+    @pytest.mark.parametrize("name", NEEDS)
+    def test_an_audit_runs_them_by_itself_on_models_that_are_no_torch_networks(self, name: str) -> None:
+        module = module_of(MODELS[name])
+        _, attacks = standard(DIGITS, [], [], access(module), module.learner)
+        assert [one for one in NEEDS if one in attacks] == [name]
+        assert "square" in " ".join(attacks) or access(module) == "labels"
+        torch_network = random_linear()
+        assert not {*NEEDS} & {*standard(DIGITS, [], [], access(torch_network), learner_of(torch_network))[1]}
 
     def test_a_linear_torch_network_is_one_for_the_closed_form(self) -> None:
         model, x = linear(torch.eye(3)), torch.eye(3) * 0.6

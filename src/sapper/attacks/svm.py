@@ -4,7 +4,7 @@ The paper moves a sample by the whole budget against the weights of its own clas
 are. The nearest input of another class lies across the boundary to one of them, along the difference of two classes'
 weights: the closed form for each rival within the box, of which the nearest is taken, is the smallest change there is. It is
 exact for any number of classes. With two classes, whose weights are opposite, the paper's step has the same direction, and
-without a box no step of its length does more.
+without a box no step of its length does more in l2.
 
 Differs from the paper, unless `step_to` is paper: the step leads to the nearest boundary, a thousandth of the way beyond it.
 The paper's is clipped into the box here, and in l1 and linf goes the steepest way of that norm. A goal that names a class
