@@ -190,7 +190,7 @@ class TestAttacksSayWhatTheyNeed:
     def test_in_the_catalogue(self, name: str) -> None:
         method = catalogue.attacks()[name]
         assert catalogue.learner(method) is NEEDS[name]
-        assert catalogue.demands(method) == f"labels of {NEEDS[name].kind} that it knows"
+        assert catalogue.demands(method) == f"labels, and the parts of {NEEDS[name].kind}"
         assert catalogue.learner(catalogue.attacks()["pgd"]) is None
 
     @pytest.mark.parametrize("name", NEEDS)

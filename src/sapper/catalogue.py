@@ -144,7 +144,7 @@ def learner(method: type[Attack]) -> type[KnownLearner] | None:
 def demands(method: type[Attack]) -> str:
     """In words, what it needs of the model."""
     asked = learner(method)
-    return access(method) + (f" of {asked.kind} that it knows" if asked else "")
+    return access(method) + (f", and the parts of {asked.kind}" if asked else "")
 
 
 def serves(needed: Access, given: Access) -> bool:

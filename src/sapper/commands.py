@@ -196,7 +196,8 @@ def show_taxonomy(printer: Console) -> None:
         (goal, access): [
             n
             for n, m in found.items()
-            if catalogue.access(m) == access and not (goal == KINDS[0] and access == "labels")
+            if access == ("gradients" if catalogue.learner(m) else catalogue.access(m))  # who knows the parts knows all
+            and not (goal == KINDS[0] and catalogue.access(m) == "labels")
         ]
         for goal, access in product(KINDS, CAPABILITIES)
     }
