@@ -228,3 +228,9 @@ def test_rivals_are_the_likeliest_wrong_classes_in_order() -> None:
     goal = Untargeted(torch.tensor([0, 0]))
     assert [goal.rival(z, rank).tolist() for rank in (1, 2, 3, 4)] == [[1, 1], [3, 3], [2, 2], [2, 2]]
     assert Targeted(torch.tensor([0, 0]), torch.tensor([2, 3])).rival(z, 1).tolist() == [2, 3]
+
+
+def test_the_classes_that_a_goal_wants() -> None:
+    label, target = torch.tensor([0, 2]), torch.tensor([1, 0])
+    assert Untargeted(label).wanted(3).tolist() == [[False, True, True], [True, True, False]]
+    assert Targeted(label, target).wanted(3).tolist() == [[False, True, False], [True, False, False]]

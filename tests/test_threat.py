@@ -399,3 +399,31 @@ def test_half_precision_counts_features_exactly(dtype: torch.dtype) -> None:
     share = Threat.parse("l0:14.5%")
     assert int((share.project(torch.ones_like(x), x) != x).sum()) == 445
     assert share.legal(share.project(torch.ones_like(x), x), x).all()
+
+
+@given(
+    st.integers(1, 16), st.floats(-3, 3), st.floats(0.01, 300), st.lists(st.floats(0, 1), min_size=1, max_size=30),
+    st.sampled_from([torch.float32, torch.float64]),
+)  # fmt: skip
+def test_the_grids_next_inputs_to_either_side(bits: int, lower: float, width: float, shares: list, dtype) -> None:
+    threat = Threat.parse("l2:1", lower=lower, upper=lower + width, quantize=bits)
+    values = lower + width * torch.tensor(shares, dtype=dtype)
+    above, below, step = threat.at_least(values), threat.at_most(values), threat.width / (2**bits - 1)
+    slack = 1e-3 * step + 4 * torch.finfo(dtype).eps * (abs(lower) + width)
+    assert (above >= values).all()
+    assert (below <= values).all()
+    assert (above - values < step + slack).all()
+    assert (values - below < step + slack).all()
+    assert threat.at_least(above).equal(above)
+    assert threat.at_most(below).equal(below)
+    x = threat.rounded(torch.full_like(values, lower))
+    if bits <= 8:
+        legal = above <= threat.upper
+        assert threat.submit(above, x)[legal].equal(above[legal])  # on the grid it is what is submitted
+
+
+def test_without_a_grid_every_number_is_the_next() -> None:
+    values = torch.rand(5)
+    threat = Threat.parse("l2:1")
+    assert threat.at_least(values) is values
+    assert threat.at_most(values) is values

@@ -4,12 +4,17 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.tree import DecisionTreeClassifier
 from torch import Tensor, nn
 
-from sapper import noise
-from sapper.attack import Case
+from sapper import catalogue, noise
+from sapper.attack import Attack, Case
 from sapper.goal import Goal, Targeted, Untargeted
+from sapper.learners import Linear, Neighbours, Tree, learner_of
+from sapper.models.estimators import from_estimator
 from sapper.threat import Threat
 
 BUDGETS = {"l0": "l0:3", "l1": "l1:1.5", "l2": "l2:0.6", "linf": "linf:0.15"}
@@ -53,9 +58,56 @@ def network(shape: tuple[int, ...] = (1, 3, 4), classes: int = 4, seed: int = 0,
     return model.to(dtype)
 
 
+def model_for(method: type[Attack], dtype: torch.dtype = torch.float32, unit: float = 1.0) -> nn.Module:
+    """A model that the attack is for: the network or, if it asks for a learner, one of that kind.
+
+    Its inputs are in [0, unit]; in other units it is the same model.
+    """
+    kind = catalogue.learner(method)
+    if kind is None:
+        return network(dtype=dtype) if unit == 1 else nn.Sequential(Divided(unit), network(dtype=dtype))
+    if kind is Linear:
+        exact = exact_of(random_linear())
+        return linear(exact.weight / unit, exact.bias).to(dtype)
+    x = torch.rand(300, 12, generator=torch.Generator().manual_seed(3))
+    y = predict(network(), x)
+    return estimator_of(kind, x * unit, y)
+
+
+def constant_for(method: type[Attack]) -> nn.Module:
+    """A model that the attack is for, which says 0 of every legal input, out of 3 classes."""
+    kind = catalogue.learner(method)
+    if kind in (None, Linear):
+        return linear(torch.zeros(3, 12), torch.tensor([1.0, 0.0, 0.0]))
+    return estimator_of(kind, torch.cat([drawn(20, 12), torch.full((2, 12), 100.0)]), torch.tensor([0] * 20 + [1, 2]))
+
+
+def estimator_of(kind: type[Tree] | type[Neighbours], x: Tensor, y: Tensor) -> nn.Module:
+    """Of scikit-learn, fitted."""
+    estimator = {Tree: DecisionTreeClassifier(random_state=0), Neighbours: KNeighborsClassifier(1)}[kind]
+    return from_estimator(estimator.fit(np.asarray(x, np.float64), np.asarray(y)), "toy").module
+
+
+class Divided(nn.Module):
+    """From other units."""
+
+    def __init__(self, unit: float) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x / self.unit
+
+
+def known(whole: nn.Module, model: nn.Module) -> nn.Module:
+    """The whole, of which it is said that it is made of what the model in it is."""
+    whole.learner = learner_of(model)
+    return whole
+
+
 def samples(model: nn.Module, rows: int = 20, shape: tuple[int, ...] = (1, 3, 4), seed: int = 1):
     """Inputs in [0, 1], with the model's own answers for labels, one in ten of them wrong."""
-    dtype = next(model.parameters()).dtype
+    dtype = next((weight.dtype for weight in model.parameters()), torch.float32)
     x = torch.rand(rows, *shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).to(dtype)
     with torch.no_grad():
         logits = model(x)
@@ -89,6 +141,7 @@ class Watched(nn.Module):
     def __init__(self, model: nn.Module, x: Tensor) -> None:
         super().__init__()
         self.model = model
+        self.learner = learner_of(model)
         self.x = x.flatten(1)
         self.forwards = torch.zeros(len(x), dtype=torch.int64)
         self.backwards = torch.zeros(len(x), dtype=torch.int64)

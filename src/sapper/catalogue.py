@@ -10,13 +10,14 @@ import pkgutil
 import re
 import textwrap
 import warnings
+from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
 from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from importlib.resources import files
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -25,10 +26,16 @@ from sapper.attack import Attack, Cascade, Learner, name_of, stages
 from sapper.citation import Paper
 from sapper.errors import UsageError, unknown
 from sapper.foreign import LEVELS, Access
-from sapper.oracle import GradientOracle, LabelOracle, ScoreOracle
+from sapper.learners import KnownLearner
+from sapper.oracle import GradientOracle, LabelOracle, LearnerOracle, ScoreOracle
 from sapper.threat import Threat, norm_name
 
-ACCESS: dict[object, Access] = {LabelOracle: "labels", ScoreOracle: "scores", GradientOracle: "gradients"}
+ACCESS: dict[object, Access] = {
+    LabelOracle: "labels",
+    LearnerOracle: "labels",
+    ScoreOracle: "scores",
+    GradientOracle: "gradients",
+}
 
 
 class Suite(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -73,16 +80,6 @@ def suites() -> dict[str, Suite]:
     found = sorted(path.name for path in folder.iterdir() if path.name.endswith(".toml"))
     texts = {name.removesuffix(".toml"): (folder / name).read_text("utf-8") for name in found}
     return {name: msgspec.toml.decode(text, type=Suite) for name, text in texts.items()}
-
-
-def standard(given: Access) -> Suite:
-    """The suite of an audit by itself for what a model gives; where none is written, every attack that needs no more."""
-    known = suites()
-    name = "standard" if given == "gradients" else f"standard_{given}"
-    if name in known:
-        return known[name]
-    fitting = [name for name, method in attacks().items() if serves(access(method), given)]
-    return Suite(about="", attacks=fitting, threats=known["standard"].threats)
 
 
 def attack(text: str) -> Attack | Cascade:
@@ -132,13 +129,24 @@ def options(method: type) -> tuple[Option, ...]:
 
 def access(method: type[Attack]) -> Access:
     """What the attack asks of the model, also to learn, as the type of its `oracle` says: labels, scores or gradients."""
-    return ACCESS[get_type_hints(getattr(method, "fit", method.step))["oracle"]]
+    return _access(getattr(method, "fit", method.step))
 
 
 def needs(attack: Attack) -> Access:
     """What this attack asks from now on; one that has learned needs no more for that."""
     has_learned = isinstance(attack, Learner) and attack.perturbation is not None
-    return ACCESS[get_type_hints(attack.step)["oracle"]] if has_learned else access(type(attack))
+    return _access(attack.step) if has_learned else access(type(attack))
+
+
+def learner(method: type[Attack]) -> type[KnownLearner] | None:
+    """The kind of model that the attack asks to see the parts of, if it is for one kind only."""
+    return next(iter(get_args(get_type_hints(method.step)["oracle"])), None)
+
+
+def demands(method: type[Attack]) -> str:
+    """In words, what it needs of the model."""
+    asked = learner(method)
+    return access(method) + (f", and the parts of {asked.kind}" if asked else "")
 
 
 def serves(needed: Access, given: Access) -> bool:
@@ -146,24 +154,47 @@ def serves(needed: Access, given: Access) -> bool:
     return LEVELS.index(needed) <= LEVELS.index(given)
 
 
-def check_access(attack: Attack | Cascade, threat: Threat, given: Access) -> None:
-    """Refuses an attack that needs more than the model gives.
+def suits(method: type[Attack], given: Access, made: KnownLearner | None) -> bool:
+    """Whether a model that gives so much, and is made of this, is one for the attack."""
+    asked = learner(method)
+    return serves(access(method), given) and (asked is None or isinstance(made, asked))
+
+
+def check_access(attack: Attack | Cascade, threat: Threat, given: Access, made: KnownLearner | None = None) -> None:
+    """Refuses an attack that needs more than the model gives, or another kind of model.
+
+    Args:
+        attack: To be run.
+        threat: Under which.
+        given: What the model answers with.
+        made: What it is made of, if that is known.
 
     Raises:
         UsageError: It does, or one of its stages.
     """
-    lacking = [stage for stage in stages(attack, threat) if not serves(needs(stage), given)]
-    if not lacking:
+    lack = next((reason for stage in stages(attack, threat) if (reason := _lack(stage, given, made))), None)
+    if lack is None:
         return
     fitting = [
         name
         for name, one in attacks().items()
-        if serves(access(one), given) and threat.p in one.norms and (threat.eps is not None or one.minimal)
+        if suits(one, given, made) and threat.p in one.norms and (threat.eps is not None or one.minimal)
     ]
     raise UsageError(
-        f"{lacking[0]} needs {needs(lacking[0])}, the model gives {given} only; what fits it under {threat}: "
-        f"{', '.join(fitting) or 'none of the attacks there are'}. sapper attacks --access {given} lists such attacks."
+        f"{lack}; what fits it under {threat}: {', '.join(fitting) or 'none of the attacks there are'}. sapper attacks "
+        f"--access {given} lists such attacks."
     )
+
+
+def _lack(attack: Attack, given: Access, made: KnownLearner | None) -> str | None:
+    """What the model does not give the attack, if anything."""
+    if not serves(needs(attack), given):
+        return f"{attack} needs {needs(attack)}, the model gives {given} only"
+    asked = learner(type(attack))
+    if asked and not isinstance(made, asked):
+        found = made.kind if made else "none whose parts are known, or behind a preprocessing"
+        return f"{attack} is for {asked.kind}, the model is {found}"
+    return None
 
 
 def description(method: type) -> str:
@@ -179,6 +210,11 @@ def papers(used: list[Attack | Cascade]) -> list[tuple[str, Paper]]:
     """The papers of exactly these attacks, each once, with the method's name."""
     methods = {name_of(type(stage)): type(stage).paper for one in used for stage in stages(one)}
     return list(methods.items())
+
+
+def _access(step: Callable[..., object]) -> Access:
+    hint = get_type_hints(step)["oracle"]
+    return ACCESS[get_origin(hint) or hint]
 
 
 def _plugged(point: EntryPoint) -> ModuleType | None:

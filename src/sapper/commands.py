@@ -20,6 +20,7 @@ from sapper.errors import UsageError, require_positive, unknown
 from sapper.foreign import Access, access
 from sapper.goal import KINDS, GoalSpec
 from sapper.lab import Lab
+from sapper.learners import learner_of
 from sapper.log import Summary
 from sapper.models.loading import load_model
 from sapper.models.programs import brief
@@ -50,7 +51,9 @@ def run_audit(spec: Spec, out: Path | None, device: str, *, as_json: bool, conso
         trust_types=spec.trust_types or (),
         trust_pickle=spec.trust_pickle or False,
     )
-    threats, attacks = standard(data, list(spec.threats), list(spec.attacks), access(model.module))
+    threats, attacks = standard(
+        data, list(spec.threats), list(spec.attacks), access(model.module), learner_of(model.module)
+    )
     spec = replace(
         spec, threats=tuple(threats), attacks=tuple(attacks), model_digest=model.digest, data_digest=data.digest()
     )
@@ -135,7 +138,7 @@ def list_attacks(given: Access, *, as_json: bool, printer: Console) -> None:
     for name, method in found.items():
         paper = f"{method.paper.authors.split(',')[0]} {method.paper.year}"
         table.add_row(
-            name, " ".join(catalogue.norms(method)), catalogue.access(method), paper, catalogue.description(method)
+            name, " ".join(catalogue.norms(method)), catalogue.demands(method), paper, catalogue.description(method)
         )
     printer.print(table)
     known = Table(Column("suite", no_wrap=True), "attacks", "what it is for")
@@ -158,7 +161,7 @@ def show_attack(name: str, *, as_json: bool, printer: Console) -> None:
     method = catalogue.attacks()[name]
     printer.print(f"[bold]{name}[/]  {catalogue.description(method)}")
     minimal = ", also norm:min" if method.minimal else ""
-    printer.print(f"norms: {' '.join(catalogue.norms(method))}{minimal}   access: {catalogue.access(method)}")
+    printer.print(f"norms: {' '.join(catalogue.norms(method))}{minimal}   access: {catalogue.demands(method)}")
     printer.print(
         f"{method.paper.authors} ({method.paper.year}): {method.paper.title}. {method.paper.url}", highlight=False
     )
@@ -193,7 +196,8 @@ def show_taxonomy(printer: Console) -> None:
         (goal, access): [
             n
             for n, m in found.items()
-            if catalogue.access(m) == access and not (goal == KINDS[0] and access == "labels")
+            if access == ("gradients" if catalogue.learner(m) else catalogue.access(m))  # who knows the parts knows all
+            and not (goal == KINDS[0] and catalogue.access(m) == "labels")
         ]
         for goal, access in product(KINDS, CAPABILITIES)
     }
@@ -251,6 +255,7 @@ def _facts(name: str) -> dict[str, object]:
         "norms": catalogue.norms(method),
         "minimal": method.minimal,
         "access": catalogue.access(method),
+        "learner": getattr(catalogue.learner(method), "kind", None),
         "options": [vars(option) for option in catalogue.options(method)],
         "paper": vars(method.paper) | {"bibtex": method.paper.bibtex()},
     }

@@ -8,7 +8,7 @@ A new door to models is a function `ask` from an array of inputs, rows first, to
 
 A loader in `sapper.models` puts it into a `Network`, and `load_model` learns when to call the loader. All else asks what a
 module gives by `access`: which attacks may run, what the checks and the doctor look for, whether there are confidences.
-Such a module is asked by one worker, for exactly the rows that count.
+Such a module is asked by one worker, for exactly the rows that count. What it is made of, if known, is its `learner`.
 """
 
 from collections.abc import Callable
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from sapper.errors import ModelError, UsageError
+from sapper.learners import KnownLearner
 
 Access = Literal["labels", "scores", "gradients"]
 LEVELS: tuple[Access, ...] = get_args(Access)
@@ -41,12 +42,14 @@ class Foreign(nn.Module):
         classes: int | None = None,
         *,
         probabilities: bool = False,
+        learner: KnownLearner | None = None,
     ) -> None:
         """Args:
         ask: Given inputs in float32 or float64, in the data's shape.
         access: What it answers with.
         classes: How many there are; needed for labels, and with scores a promise that every answer must keep.
         probabilities: The scores of a row lie in [0, 1] and sum to 1.
+        learner: What it is made of, where that is known.
         """
         super().__init__()
         if access not in LEVELS[:2]:
@@ -57,6 +60,7 @@ class Foreign(nn.Module):
             )
         self.access: Access = access
         self.ask, self.classes, self.probabilities = ask, classes, probabilities
+        self.learner = learner
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()

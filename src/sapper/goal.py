@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from sapper import noise
 from sapper.errors import UsageError
-from sapper.tensors import Counts, Labels, LabelSets, Logits, Mask, Scalars, nonzero
+from sapper.tensors import ClassFlags, Counts, Labels, LabelSets, Logits, Mask, Scalars, nonzero
 
 KINDS = ("confidence reduction", "misclassification", "targeted misclassification", "source/target misclassification")
 
@@ -68,6 +68,10 @@ class Goal(ABC):
     @abstractmethod
     def lead(self, logits: Logits, rival: Labels) -> Logits:
         """The difference of two logits that must fall below 0 for this rival, as a cotangent."""
+
+    @abstractmethod
+    def wanted(self, classes: int) -> ClassFlags:
+        """Which of so many classes the goal wants."""
 
     def targets(self) -> Labels | None:
         """The classes aimed at, if the goal names any."""
@@ -137,6 +141,9 @@ class Untargeted(Goal):
     def lead(self, logits: Logits, rival: Labels) -> Logits:
         return _difference(logits, self.label, rival)
 
+    def wanted(self, classes: int) -> ClassFlags:
+        return torch.arange(classes, device=self.label.device) != self.label[:, None]
+
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
         label = functional.one_hot(self.label, logits.shape[1]).to(logits.dtype)
         return 1 - label, label
@@ -168,6 +175,9 @@ class Targeted(Goal):
 
     def lead(self, logits: Logits, rival: Labels) -> Logits:
         return _difference(logits, logits.scatter(1, rival[:, None], -torch.inf).argmax(1), rival)
+
+    def wanted(self, classes: int) -> ClassFlags:
+        return torch.arange(classes, device=self.target.device) == self.target[:, None]
 
     def directions(self, logits: Logits) -> tuple[Logits, Logits]:
         target = functional.one_hot(self.target, logits.shape[1]).to(logits.dtype)

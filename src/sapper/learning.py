@@ -15,6 +15,7 @@ from sapper.data.loading import load_data
 from sapper.errors import UsageError
 from sapper.foreign import access
 from sapper.goal import Goal, GoalSpec, Targeted, Untargeted
+from sapper.learners import learner_of
 from sapper.oracle import GradientOracle, TorchOracle, frozen
 from sapper.perturbation import Perturbation
 from sapper.preflight import clean_inputs
@@ -64,7 +65,7 @@ def fit(
         threat = Threat.parse(threat, lower=bounds[0], upper=bounds[1])
     check_data(x, unknown, targets, threat)
     check_options(cast(Attack, learner), threat, x.shape[1:])
-    catalogue.check_access(cast(Attack, learner), threat, access(model))
+    catalogue.check_access(cast(Attack, learner), threat, access(model), learner_of(model))
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     with torch.inference_mode(False), frozen(model):
         x = x.detach().to(weight.device, weight.dtype, copy=True)

@@ -11,7 +11,8 @@ from functools import partial
 import torch
 
 from sapper.attack import Case
-from sapper.oracle import GradientOracle
+from sapper.learners import KnownLearner
+from sapper.oracle import GradientOracle, LearnerOracle
 from sapper.tensors import Batch, Labels, Logits, Mask, at_least_single, take
 
 
@@ -118,6 +119,11 @@ class Door:
 
     def labels(self, x: Batch) -> Labels:
         return self.logits(x).argmax(1)
+
+    def learner(self) -> KnownLearner:
+        """Looked at, not asked: it costs no question."""
+        assert isinstance(self._ledger.oracle, LearnerOracle)
+        return self._ledger.oracle.learner()
 
     def logits(self, x: Batch) -> Logits:
         x = self._case.threat.submit(x.detach().to(self._case.x.dtype), self._case.x)

@@ -7,17 +7,19 @@ threat-model taxonomy (Papernot et al. 2016, section II): labels, scores, or gra
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from sapper.errors import ModelError, SapperError
 from sapper.foreign import Access, access
+from sapper.learners import KINDS, KnownLearner, learner_of
 from sapper.tensors import Batch, Labels, Logits, Scalars
 
 _OF_SHAPES = (RuntimeError, ValueError, IndexError, TypeError)
 """What a model raises on inputs of another shape than it was made for."""
+Kind = TypeVar("Kind", bound=KnownLearner, covariant=True)
 
 
 @runtime_checkable
@@ -46,6 +48,13 @@ class GradientOracle(ScoreOracle, Protocol):
         ...
 
 
+@runtime_checkable
+class LearnerOracle(LabelOracle, Protocol[Kind]):
+    """Answers with classes, and shows what the model is made of: `LearnerOracle[Tree]` is the door to a decision tree."""
+
+    def learner(self) -> Kind: ...
+
+
 class TorchOracle:
     """A door to a module, whose weights need no gradients here (`frozen`); a white box unless the module gives less."""
 
@@ -58,7 +67,7 @@ class TorchOracle:
 
     def logits(self, x: Batch) -> Logits:
         with torch.no_grad():
-            return self._ask(_padded(x) if self.access == "gradients" else x)[: len(x)]
+            return self._ask(_padded(x) if self.access == "gradients" else x.clone())[: len(x)]
 
     def vjp(self, x: Batch) -> tuple[Logits, Callable[[Logits], Batch]]:
         if self.access != "gradients":
@@ -74,6 +83,13 @@ class TorchOracle:
                 "or computed outside torch): a gradient attack cannot see it; use one that needs scores or labels only."
             )
         return logits.detach(), partial(_pull, logits, leaf, len(x))
+
+    def learner(self) -> KnownLearner:
+        if (found := learner_of(self.module)) is None:
+            raise ModelError(
+                f"expected a model that is {KINDS}, and not behind a preprocessing: its parts are not known."
+            )
+        return found
 
     def _ask(self, x: Batch) -> Logits:
         """The module's answer; what the user's own code raises becomes an error that says on what."""

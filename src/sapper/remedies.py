@@ -10,6 +10,8 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
+from sapper.learners import learner_of
+
 
 class Remedies(msgspec.Struct, frozen=True):
     """As environment.json keeps them."""
@@ -45,6 +47,7 @@ class Remedied(nn.Module):
     def __init__(self, module: nn.Module, remedies: Remedies) -> None:
         super().__init__()
         self.module, self.remedies = copy.deepcopy(module).double() if remedies.double else module, remedies
+        self.learner = learner_of(module)  # which decides as before
 
     def forward(self, x: Tensor) -> Tensor:
         outputs = [self._once(x) for _ in range(self.remedies.calls)]

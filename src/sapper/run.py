@@ -25,6 +25,7 @@ from sapper.environment import describe
 from sapper.errors import ModelError, RunError, UsageError
 from sapper.foreign import Access, access
 from sapper.goal import GoalSpec, Untargeted
+from sapper.learners import KnownLearner, learner_of
 from sapper.learning import check_lesson, learned
 from sapper.models.model import Model
 from sapper.oracle import TorchOracle, frozen
@@ -79,7 +80,11 @@ def _list(things: list[Attack | Cascade] | list[Threat]) -> str:
 
 
 def standard(
-    data: Data, threats: list[str], attacks: list[str], given: Access = "gradients"
+    data: Data,
+    threats: list[str],
+    attacks: list[str],
+    given: Access = "gradients",
+    made: KnownLearner | None = None,
 ) -> tuple[list[str], list[str]]:
     """Threats and attacks, from the standard suite where the user gave none, as far as they fit what is given.
 
@@ -88,8 +93,9 @@ def standard(
         threats: Of the user's.
         attacks: Likewise.
         given: What the model gives; each kind of access has a suite.
+        made: What it is made of, if that is known; the attacks for such models are added.
     """
-    suite = catalogue.standard(given)
+    suite = _suite(given, made)
     lower, upper = data.bounds
     kind = "colour" if len(data.shape) == 3 and data.shape[0] == 3 else "grey"
     wanted_threats = threats or suite.threats[kind]
@@ -114,6 +120,19 @@ def standard(
     )
 
 
+def _suite(given: Access, made: KnownLearner | None) -> catalogue.Suite:
+    """The standard suite for what a model gives, with the attacks on its kind of learner."""
+    suite = catalogue.suites()["standard" if given == "gradients" else f"standard_{given}"]
+    methods = catalogue.attacks()
+    fitting = [name for name, method in methods.items() if catalogue.suits(method, given, made)]
+    own = [name for name in fitting if given != "gradients" and catalogue.learner(methods[name])]
+    return msgspec.structs.replace(
+        suite,
+        attacks=[*suite.attacks, *own],
+        minimal=[*suite.minimal, *(name for name in own if methods[name].minimal)],
+    )
+
+
 def audit(
     spec: Spec, model: Model, data: Data, out: Path | None, device: torch.device, console: Console
 ) -> tuple[Path, log.Summary]:
@@ -129,7 +148,7 @@ def audit(
     check_goal(GoalSpec.parse(spec.goal), given)
     for job in work:
         check_options(job.attack, job.threat, data.shape)
-        catalogue.check_access(job.attack, job.threat, given)
+        catalogue.check_access(job.attack, job.threat, given, learner_of(model.module))
         check_lesson(job.attack, spec.goal)
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)

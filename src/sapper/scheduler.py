@@ -19,6 +19,7 @@ from sapper.checks import check_arguments, check_classes, check_data, check_opti
 from sapper.errors import UsageError, require_positive
 from sapper.foreign import access
 from sapper.goal import Goal, Targeted, Untargeted
+from sapper.learners import learner_of
 from sapper.ledger import Ledger
 from sapper.oracle import GradientOracle, TorchOracle, access_of, confidence, frozen
 from sapper.tensors import Batch, Counts, Labels, Mask, Scalars, join, per_row, take
@@ -114,7 +115,7 @@ def craft(
     weight = next((p for p in model.parameters() if p.is_floating_point()), x)
     device, dtype = weight.device, weight.dtype
     check_data(x, y, targets, threat)
-    catalogue.check_access(attack, threat, access(model))
+    catalogue.check_access(attack, threat, access(model), learner_of(model))
     with torch.inference_mode(False), frozen(model):  # a caller's inference mode would leave nothing to differentiate
         x_here, y_here = x.detach().to(device, dtype, copy=True), y.to(device, torch.int64)
         goal = Untargeted(y_here) if targets is None else Targeted(y_here, targets.to(device, torch.int64))

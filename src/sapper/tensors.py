@@ -14,6 +14,7 @@ from torch import Tensor
 Batch = Float[Tensor, "rows *features"]
 Flat = Float[Tensor, "rows features"]
 Flags = Bool[Tensor, "rows features"]
+ClassFlags = Bool[Tensor, "rows classes"]
 Logits = Float[Tensor, "rows classes"]
 Scalars = Float[Tensor, " rows"]
 Labels = Int[Tensor, " rows"]

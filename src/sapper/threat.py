@@ -122,6 +122,23 @@ class Threat:
         """The nearest input that can be submitted: with `quantize`, on the grid; else `x` itself."""
         return x if self.quantize is None else self._from_levels(self._levels(x).round())
 
+    def at_least(self, values: Tensor) -> Tensor:
+        """The least inputs that can be submitted and are no less than these; the values themselves without `quantize`."""
+        return values if self.quantize is None else self._from_levels(self._level_from(values))
+
+    def at_most(self, values: Tensor) -> Tensor:
+        """The greatest that are no greater."""
+        if self.quantize is None:
+            return values
+        level = self._level_from(values)
+        return torch.where(self._from_levels(level) > values, self._from_levels(level - 1), self._from_levels(level))
+
+    def _level_from(self, values: Tensor) -> Tensor:
+        """The least level, a whole number, that is no less than these values when computed in their type."""
+        level = self._levels(values).ceil()
+        level = torch.where(self._from_levels(level - 1) >= values, level - 1, level)
+        return torch.where(self._from_levels(level) < values, level + 1, level)
+
     def submit(self, x_adv: Batch, x: Batch) -> Batch:
         """What really reaches the model: with `quantize`, rounded to the grid towards the sample, so still legal."""
         if self.quantize is None:

@@ -1,6 +1,10 @@
-"""What every attack of the catalogue promises, in every norm it declares. A new file in `attacks/` is tested by being there."""
+"""What every attack of the catalogue promises, in every norm it declares. A new file in `attacks/` is tested by being there.
+
+An attack on any model is tried on a curved network, one that asks for a learner on such a one.
+"""
 
 import math
+from functools import cache
 
 import pytest
 import torch
@@ -9,23 +13,48 @@ from torch import Tensor, nn
 import sapper
 from sapper import catalogue
 from sapper.attack import Attack, Learner, stages
+from sapper.learners import Linear
 from sapper.scheduler import Crafted
 from sapper.threat import NORMS, Threat
-from toys import BUDGETS, Watched, exact_of, identical, linear, network, predict, random_linear, samples
-
-EACH = pytest.mark.parametrize(
-    ("name", "norm"), [(name, norm) for name, kind in catalogue.attacks().items() for norm in catalogue.norms(kind)]
+from toys import (
+    BUDGETS,
+    Watched,
+    constant_for,
+    exact_of,
+    identical,
+    known,
+    linear,
+    model_for,
+    network,
+    predict,
+    random_linear,
+    samples,
 )
-MODEL = network()
-X, Y = samples(MODEL, rows=20)
+
+METHODS = catalogue.attacks()
+PAIRS = [(name, norm) for name, method in METHODS.items() for norm in catalogue.norms(method)]
+EACH = pytest.mark.parametrize(("name", "norm"), PAIRS)
+LINEAR = [pair for pair in PAIRS if catalogue.learner(METHODS[pair[0]]) in (None, Linear)]
+EACH_ON_LINEAR_MODELS = pytest.mark.parametrize(("name", "norm"), LINEAR)
+X, _ = samples(network(), rows=20)
 LONG = 250  # steps
+
+
+@cache
+def toy(name: str) -> nn.Module:
+    """The model that an attack is tried on."""
+    return model_for(METHODS.get(name.partition(":")[0], Attack))
+
+
+def labels(name: str) -> Tensor:
+    """Its own answers, one in ten of them wrong."""
+    return samples(toy(name), rows=20)[1]
 
 
 def brief(name: str) -> str:
     """The attack; with fewer steps if it takes thousands, as what it promises holds for any number."""
-    known = catalogue.attacks()
-    most = known[name]().limit(1000) if name in known else 0
-    return f"{name}:steps={known[name]().steps * LONG // most}" if most > 2 * LONG else name
+    most = METHODS[name]().limit(1000) if name in METHODS else 0
+    return f"{name}:steps={METHODS[name]().steps * LONG // most}" if most > 2 * LONG else name
 
 
 def ready(name: str, model: nn.Module, x: Tensor, options: dict) -> str | Attack:
@@ -37,8 +66,11 @@ def ready(name: str, model: nn.Module, x: Tensor, options: dict) -> str | Attack
     return sapper.fit(model.model if isinstance(model, Watched) else model, x, attack=brief(name), **given)
 
 
-def attacked(name: str, norm: str, model: nn.Module = MODEL, x: Tensor = X, y: Tensor = Y, **options) -> Crafted:
+def attacked(
+    name: str, norm: str, model: nn.Module | None = None, x: Tensor = X, y: Tensor | None = None, **options
+) -> Crafted:
     options = {"threat": BUDGETS[norm], **options}
+    model, y = toy(name) if model is None else model, labels(name) if y is None else y
     return sapper.craft(model, x, y, attack=ready(name, model, x, options), **options)
 
 
@@ -59,9 +91,9 @@ def budget(norm: str) -> float:
 @EACH
 def test_it_finds_some_and_what_it_reports_found_is_legal_and_adversarial(name: str, norm: str) -> None:
     result = attacked(name, norm)
-    predictions = predict(MODEL, result.x_adv)
+    predictions = predict(toy(name), result.x_adv)
     assert int(result.found.sum()) > 3  # every tenth sample is found before it starts
-    assert torch.equal(result.found, predictions != Y)
+    assert torch.equal(result.found, predictions != labels(name))
     assert torch.equal(result.predictions, predictions)
     assert (size(result.x_adv - X, norm) <= budget(norm) * (1 + 1e-5)).all()
     assert ((result.x_adv >= 0) & (result.x_adv <= 1)).all()
@@ -71,17 +103,17 @@ def test_it_finds_some_and_what_it_reports_found_is_legal_and_adversarial(name: 
 
 @EACH
 def test_targets_are_reached_without_a_branch_in_the_attack(name: str, norm: str) -> None:
-    targets = (predict(MODEL, X) + 1) % 4
+    targets = (predict(toy(name), X) + 1) % 4
     result = attacked(name, norm, targets=targets)
     assert result.found.any()
-    assert torch.equal(result.found, predict(MODEL, result.x_adv) == targets)
+    assert torch.equal(result.found, predict(toy(name), result.x_adv) == targets)
 
 
 @EACH
 def test_the_same_seed_gives_the_same_bits_and_any_batch_size_the_same_answer(name: str, norm: str) -> None:
     assert identical(attacked(name, norm, batch_size=8), attacked(name, norm, batch_size=8))
     # in float64, where no rounding grows until a search takes another turn
-    double = {"model": network().double(), "x": X.double()}
+    double = {"model": model_for(METHODS[name], torch.float64), "x": X.double()}
     result = attacked(name, norm, batch_size=8, **double)
     for rows in (7, 64):
         other = attacked(name, norm, batch_size=rows, **double)
@@ -102,22 +134,22 @@ def test_nothing_is_drawn_from_or_left_in_a_global_state(name: str, norm: str) -
 
 @EACH
 def test_the_model_and_the_samples_are_untouched(name: str, norm: str) -> None:
-    model = nn.Sequential(network(), nn.BatchNorm1d(4), nn.Dropout(0.5)).train()
+    model = known(nn.Sequential(model_for(METHODS[name]), nn.BatchNorm1d(4), nn.Dropout(0.5)).train(), toy(name))
     next(model.parameters()).requires_grad_(False)
     before, flags = {k: v.clone() for k, v in model.state_dict().items()}, [w.requires_grad for w in model.parameters()]
-    x, y = X.clone(), Y.clone()
+    x, y = X.clone(), labels(name)
     attacked(name, norm, model=model, x=x, y=y)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     assert [w.requires_grad for w in model.parameters()] == flags
     assert all(w.grad is None for w in model.parameters())
     assert all(part.training for part in model.modules())
     assert torch.equal(x, X)
-    assert torch.equal(y, Y)
+    assert torch.equal(y, labels(name))
 
 
 @EACH
 def test_counts_are_those_of_a_hook_on_the_model(name: str, norm: str) -> None:
-    watched = Watched(MODEL, X)
+    watched = Watched(toy(name), X)
     result = attacked(name, norm, model=watched)
     assert int(watched.forwards.sum()) == int(result.forwards.sum()) + len(X) + 1  # the judge, the number of classes
     assert int(watched.backwards.sum()) == int(result.backwards.sum())
@@ -141,7 +173,7 @@ def test_no_more_steps_are_taken_than_its_limit(name: str, norm: str) -> None:
 @EACH
 def test_what_is_already_misclassified_is_returned_as_it_is(name: str, norm: str) -> None:
     result = attacked(name, norm)
-    already = predict(MODEL, X) != Y
+    already = predict(toy(name), X) != labels(name)
     assert already.any()
     assert result.found[already].all()
     assert torch.equal(result.x_adv[already], X[already])
@@ -156,7 +188,7 @@ def test_what_is_found_on_a_grid_lies_on_it(name: str, norm: str) -> None:
     assert result.found.any()
     loaded = (result.x_adv * 255).round().to(torch.uint8).float() / 255
     assert torch.equal(loaded, result.x_adv)
-    assert torch.equal(result.found, predict(MODEL, loaded) != Y)
+    assert torch.equal(result.found, predict(toy(name), loaded) != labels(name))
     grid = (X * 255).round() / 255
     assert (size(loaded - grid, norm) <= budget(norm) * (1 + 1e-5)).all()
 
@@ -167,8 +199,8 @@ def test_other_units_give_the_same_answer(name: str, norm: str) -> None:
 
     In float64, for what is learned from many samples one after the other magnifies a rounding.
     """
-    plain, x = network(dtype=torch.float64), X.double()
-    model = nn.Sequential(Divided(), plain)
+    x = X.double()
+    plain, model = (model_for(METHODS[name], torch.float64, unit) for unit in (1.0, 255.0))
     attack = "jsma:theta=255" if name == "jsma" else name
     threat = BUDGETS[norm] if norm == "l0" else f"{norm}:{budget(norm) * 255}"
     result = attacked(attack, norm, model=model, x=x * 255, threat=threat, bounds=(0.0, 255.0))
@@ -179,45 +211,39 @@ def test_other_units_give_the_same_answer(name: str, norm: str) -> None:
 
 @EACH
 def test_a_model_that_changes_its_input_in_place_harms_nothing(name: str, norm: str) -> None:
-    model = nn.Sequential(Centred(), MODEL)
-    result = attacked(name, norm, model=model)
-    expected = attacked(name, norm, model=nn.Sequential(Shifted(), MODEL))
+    result, expected = attacked(name, norm, model=Spoiling(toy(name))), attacked(name, norm)
     assert torch.equal(result.x_adv, expected.x_adv)
     assert torch.equal(result.found, expected.found)
 
 
-class Centred(nn.Module):
+class Spoiling(nn.Module):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.inner = model
+        known(self, model)
+
     def forward(self, x: Tensor) -> Tensor:
-        return x.sub_(0.25)
-
-
-class Shifted(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x - 0.25
-
-
-class Divided(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return x / 255
+        answer = self.inner(x.clone())
+        x.zero_()
+        return answer
 
 
 @EACH
 def test_a_model_of_float64_is_attacked_in_float64(name: str, norm: str) -> None:
-    result = attacked(name, norm, model=network(dtype=torch.float64), x=X.double())
+    result = attacked(name, norm, model=model_for(METHODS[name], torch.float64), x=X.double())
     assert result.x_adv.dtype == torch.float64
     assert (size(result.x_adv - X.double(), norm) <= budget(norm) * (1 + 1e-5)).all()
 
 
 @EACH
 def test_a_gradient_of_zero_does_no_harm(name: str, norm: str) -> None:
-    model = linear(torch.zeros(3, 12), torch.tensor([1.0, 0.0, 0.0]))
-    result = attacked(name, norm, model=model, y=torch.zeros(20, dtype=torch.int64))
+    result = attacked(name, norm, model=constant_for(METHODS[name]), y=torch.zeros(20, dtype=torch.int64))
     assert not result.found.any()
     assert not result.broken.any()
     assert ((result.x_adv >= 0) & (result.x_adv <= 1)).all()
 
 
-@EACH
+@EACH_ON_LINEAR_MODELS
 @pytest.mark.parametrize("scale", [1e-25, 1e-9])
 def test_a_tiny_gradient_is_followed_like_a_large_one(name: str, norm: str, scale: float) -> None:
     """With two classes the direction does not depend on how sure the model is."""
@@ -231,7 +257,7 @@ def test_a_tiny_gradient_is_followed_like_a_large_one(name: str, norm: str, scal
     assert torch.equal(result.found, attacked(name, norm, model=plain, y=y).found)
 
 
-@EACH
+@EACH_ON_LINEAR_MODELS
 def test_on_a_linear_model_it_is_never_closer_than_the_exact_distance(name: str, norm: str) -> None:
     found = 0
     for seed in range(6):
@@ -247,7 +273,7 @@ def test_on_a_linear_model_it_is_never_closer_than_the_exact_distance(name: str,
     assert found > 20
 
 
-@EACH
+@EACH_ON_LINEAR_MODELS
 def test_on_a_linear_model_a_generous_budget_always_suffices(name: str, norm: str) -> None:
     """Two classes whose border no box cuts off; the budget is four times the exact distance of the farthest sample."""
     draws = torch.Generator().manual_seed(7)
@@ -274,7 +300,7 @@ def test_its_name_with_options_can_be_read_and_each_option_has_help(name: str, n
 @EACH
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bfloat16", "float16"])
 def test_a_model_of_half_precision_is_attacked_in_it(name: str, norm: str, dtype: torch.dtype) -> None:
-    model = network().to(dtype)
+    model = model_for(METHODS[name], dtype)
     x = X.to(dtype)
     result = attacked(name, norm, model=model, x=x, y=predict(model, x))
     assert result.x_adv.dtype == dtype

@@ -15,6 +15,7 @@ import numpy as np
 
 from sapper.errors import ModelError
 from sapper.foreign import Foreign
+from sapper.models.estimator_learners import deciding, made_of
 from sapper.models.model import Network
 from sapper.models.numbering import numbers_of, spread
 
@@ -62,6 +63,7 @@ def from_estimator(estimator: Any, source: str, content: bytes | None = None) ->
         "scores" if scores else "labels",
         int(numbers.max()) + 1,
         probabilities=scores == "predict_proba",
+        learner=made_of(estimator, numbers),
     )
     return Network(module, _description(estimator), None, module.classes, program=content or _state(estimator, source))
 
@@ -132,14 +134,7 @@ def _led_by(scores: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 def _by_scores(estimator: Any) -> bool:
     """Whether the class of the greatest score is what `predict` says."""
-    while True:
-        if hasattr(estimator, "best_estimator_"):
-            estimator = estimator.best_estimator_
-        elif type(estimator).__module__ == "sklearn.pipeline" and hasattr(estimator, "steps"):
-            estimator = estimator.steps[-1][1]
-        else:
-            break
-    kind = type(estimator)
+    kind = type(deciding(estimator)[-1])
     inside = any(kind.__module__ == one or kind.__module__.startswith(f"{one}.") for one in _BY_SCORES)
     return inside and kind.__name__ not in _NOT_THESE
 
