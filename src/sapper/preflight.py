@@ -11,18 +11,20 @@ import torch
 from torch import nn
 
 from sapper.data.dataset import Data
-from sapper.errors import DataError, ModelError
+from sapper.errors import DataError, ModelError, RunError
 from sapper.foreign import LEVELS, Access, access
 from sapper.goal import Untargeted
 from sapper.gradients import check_gradients, lost
 from sapper.log import Finding
 from sapper.models.model import preprocessed
+from sapper.models.remote import asked_again, endpoint_of
 from sapper.oracle import TorchOracle, confidence, frozen
 from sapper.remedies import Remedies
 from sapper.tensors import Batch, Labels, Logits, Scalars
 from sapper.threat import Threat
 
 _ROWS = 64  # enough to see whether answers repeat
+_ASKED_AGAIN = 4  # by an endpoint, whose answers else come from its ledger
 _LOOKED_AT = 128  # samples on which other normalisations are tried
 _CHANCE = 8  # samples that another normalisation puts right, as few would by luck
 _SATURATED = 80  # a lead of logits whose exp(-lead) float32 just holds
@@ -58,18 +60,30 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     Raises:
         ModelError: The model fails on these inputs, or its answers are not finite logits.
         DataError: Labels that the model has no class for.
+        RunError: An endpoint's budget is spent before there is an attack.
     """
     mode, given = _mode(module), access(module)
+    endpoint = endpoint_of(module)
+    heal_noise = heal and endpoint is None  # which a ledger repeats, whatever the number of calls
     with frozen(module):
         oracle = TorchOracle(module)
         logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
-        again = oracle.logits(x[:_ROWS])
-        alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
+        if endpoint is None:
+            again = oracle.logits(x[:_ROWS])
+            alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
+        else:
+            with asked_again(module):
+                again = alone = oracle.logits(x[:_ASKED_AGAIN])
+    if endpoint is not None and endpoint.is_spent:
+        raise RunError(
+            f"the budget of {endpoint.terms.budget} rows is spent before an attack could begin: {len(x)} clean samples and "
+            f"{len(again)} second answers come first. Give a larger --budget or a smaller --limit; what was answered is kept."
+        )
     _check_finite(logits)
-    repeats = _repeats(logits[:_ROWS], again, heal=heal)
+    repeats = _repeats(logits[:_ROWS], again, heal=heal_noise)
     outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
-    if heal and is_random:
+    if heal_noise and is_random:
         noise = _noise(remedies.shown(logits[:_ROWS]), remedies.shown(again))
         remedies = msgspec.structs.replace(remedies, calls=CALLS, noise=noise)
     classes, top = logits.shape[1], int(data.y.max())
@@ -81,7 +95,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     with frozen(module):
         if given == "gradients":
             gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
-        better = None if is_random else _better(module, data, x)
+        better = None if is_random or endpoint else _better(module, data, x)  # five questions a sample
     findings = [
         mode,
         repeats,
@@ -119,7 +133,7 @@ def _repeats(logits: Logits, again: Logits, *, heal: bool) -> Finding:
     change = float((logits[: len(again)] - again).abs().max())
     if change <= 1e-4 * (1 + float(logits.abs().max())):
         return Finding("randomised output", "ok", f"the same inputs gave the same outputs (within {change:.1g})", "")
-    flipped = float((logits.argmax(1) != again.argmax(1)).double().mean())
+    flipped = float((logits[: len(again)].argmax(1) != again.argmax(1)).double().mean())
     average = (
         f"the attacks were shown the mean of {CALLS} calls, which are counted, and sought successes that last from call to "
         "call; "

@@ -20,6 +20,7 @@ from sapper.attack import Attack, Cascade, stages
 from sapper.attacks.pgd import PGD
 from sapper.doctor import is_clear
 from sapper.errors import ModelError
+from sapper.models.remote import endpoint_of
 from sapper.oracle import TorchOracle
 from sapper.progress import CaseProgress
 from sapper.rows import Cases
@@ -99,7 +100,8 @@ def probe(
         jobs = [job for job in work if job[1] == threat]
         found += [step for attack, _, _ in jobs for step in _step_sizes(attack, threat, x)]
         tables = [log.read_cases(run, folder) for _, _, folder in jobs]
-        strongest, probed, held = _held(threat, [attack for attack, _, _ in jobs], tables, x[0].numel())
+        paid = endpoint_of(view.model.module) is not None
+        strongest, probed, held = _held(threat, [attack for attack, _, _ in jobs], tables, x[0].numel(), paid=paid)
         if held:
             part = take(cases, torch.tensor(held, device=x.device))
             patients = Patients(view, probed, part, threat.rounded(x[part.sample]), spec.queries, stand_in)
@@ -149,12 +151,12 @@ def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
 
 
 def _held(
-    threat: Threat, attacks: list[Attack | Cascade], tables: list[pl.DataFrame], features: int
+    threat: Threat, attacks: list[Attack | Cascade], tables: list[pl.DataFrame], features: int, *, paid: bool
 ) -> tuple[Attack, Threat, list[int]]:
     """An attack, a threat, and some cases that held under it, of samples that are right, evenly from all of them.
 
     Where the run looked for the smallest distance, the threat's budget is the median of what it found, and the cases are
-    those whose distance is larger by a tenth at least.
+    those whose distance is larger by a tenth at least. Where every question is paid for there may be none.
     """
     broken = [table.select(pl.when("found").then("distance").alias("distance"))["distance"] for table in tables]
     least = pl.DataFrame({str(i): one.fill_null(math.inf) for i, one in enumerate(broken)}).min_horizontal()
@@ -169,7 +171,8 @@ def _held(
         return strongest, threat, []
     pool = (held & (tables[0]["label"] == tables[0]["clean_prediction"])).arg_true().to_list()
     spent = sum(int(table["forwards"].sum()) for table in tables)
-    most = min(_MOST, max(_LEAST, int(_SHARE * spent / (6 * strongest.limit(threat.budget(features))))))
+    each = _DRAWS + _QUERIES if paid else 6 * strongest.limit(threat.budget(features))
+    most = min(_MOST, max(0 if paid else _LEAST, int(_SHARE * spent / each)))
     return strongest, threat, [pool[i * len(pool) // most] for i in range(most)] if len(pool) > most else pool
 
 
