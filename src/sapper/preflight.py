@@ -80,7 +80,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
             f"{len(again)} second answers come first. Give a larger --budget or a smaller --limit; what was answered is kept."
         )
     _check_finite(logits)
-    repeats = _repeats(logits[:_ROWS], again, heal=heal_noise)
+    repeats = _repeats(logits[: len(again)], again, heal=heal_noise)
     outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
     if heal_noise and is_random:
@@ -130,10 +130,10 @@ def _mode(module: nn.Module) -> Finding:
 
 
 def _repeats(logits: Logits, again: Logits, *, heal: bool) -> Finding:
-    change = float((logits[: len(again)] - again).abs().max())
+    change = float((logits - again).abs().max())
     if change <= 1e-4 * (1 + float(logits.abs().max())):
         return Finding("randomised output", "ok", f"the same inputs gave the same outputs (within {change:.1g})", "")
-    flipped = float((logits[: len(again)].argmax(1) != again.argmax(1)).double().mean())
+    flipped = float((logits.argmax(1) != again.argmax(1)).double().mean())
     average = (
         f"the attacks were shown the mean of {CALLS} calls, which are counted, and sought successes that last from call to "
         "call; "

@@ -21,6 +21,9 @@ from sapper.endpoints.store import Count, Row, Store
 from sapper.errors import ModelError, require_positive
 from sapper.log import Usage
 
+_WORTH_IT = 8
+"""Rows that are not spread over several requests."""
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -128,8 +131,8 @@ class Endpoint:
         if len(keys) < len(fresh):
             self.is_spent = True
         most = 1 if self.service.is_single else rows or self.settings.rows
-        spread = most if self.terms.rate else min(most, -(-len(keys) // self.settings.in_flight))
-        size = max(1, spread)
+        spread = max(_WORTH_IT, -(-len(keys) // self.settings.in_flight))
+        size = most if self.terms.rate else min(most, spread)
         parts = [keys[start : start + size] for start in range(0, len(keys), size)]
         found: dict[bytes, Answer] = {}
         for answers in self._at_once(
@@ -199,7 +202,10 @@ class Endpoint:
         if self.kind is None:
             raise ModelError("expected an endpoint whose kind of answer is known.")
         if self.kind.access == "labels":
-            return np.array([-1 if one is None else self.kind.label(one) for one in answers], np.int64)
+            try:
+                return np.array([-1 if one is None else self.kind.label(one) for one in answers], np.int64)
+            except BadAnswerError as error:  # of the ledger: new ones are checked as they come
+                raise ModelError(f"{self.settings.url}: {error}.") from None
         counts = {len(one) for one in answers if isinstance(one, list)}
         counts |= {self.kind.classes} if self.kind.classes else set()
         if len(counts) != 1:

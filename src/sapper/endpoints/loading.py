@@ -15,7 +15,7 @@ from sapper.data.files import cache
 from sapper.endpoints import protocols
 from sapper.endpoints.client import Client
 from sapper.endpoints.endpoint import Endpoint, Kind, Terms
-from sapper.endpoints.service import Answer
+from sapper.endpoints.service import Answer, BadAnswerError
 from sapper.endpoints.settings import Settings, read_settings
 from sapper.endpoints.store import Store, file_name
 from sapper.errors import ModelError, RunError, unknown
@@ -47,8 +47,11 @@ def load_endpoint(reference: str, like: Data | None, terms: Terms) -> tuple[Endp
     endpoint = Endpoint(settings, service, client, Store(folder / file_name(name, identity), about), terms)
     answers = _first_answers(endpoint, like)
     endpoint.kind = _kind(settings, answers, like)
-    for answer in answers:
-        endpoint.kind.check(answer)
+    try:
+        for answer in answers:
+            endpoint.kind.check(answer)
+    except BadAnswerError as error:
+        raise ModelError(f"{settings.url}: {error}.") from None
     return endpoint, _are_probabilities(settings, answers)
 
 

@@ -1,7 +1,7 @@
 """The Open Inference Protocol, version 2, as KServe, MLServer and Triton speak it: /v2/models/NAME/infer.
 
-The endpoint's metadata name its input, shape and type; where they are silent, rows are sent in the data's shape as FP32.
-Not spoken: the binary tensors that Triton adds to it.
+The endpoint's metadata name its input, shape and type; where they are silent, rows are sent as FP32 in the data's
+shape, or flat if the user says so. Not spoken: the binary tensors that Triton adds to it.
 """
 
 import math
@@ -38,6 +38,10 @@ def service(settings: Settings, get: Callable[[str], object], shape: tuple[int, 
     told = told if isinstance(told, dict) else {}
     takes = _input(model, told.get("inputs") or [])
     name, kind = str(takes.get("name", "input-0")), str(takes.get("datatype", "FP32"))
+    if settings.encoding in ("png", "jpeg"):
+        raise ModelError(
+            f"{model}: expected numbers for the Open Inference Protocol, not pictures in {settings.encoding}."
+        )
     if kind not in (*_WHOLE, *_FLOATS):
         raise ModelError(f"{model}: expected an endpoint that takes numbers, got one that takes {kind}.")
     sides, last = _fitting(model, tuple(takes.get("shape", ()))[1:], shape, settings)
@@ -69,15 +73,14 @@ def _fitting(
         if not wanted or any(side < 1 for side in wanted):
             raise ModelError(f"{model}: expected metadata with the shape of its input, got none: give the data too.")
         return wanted, settings.layout == "channels-last"
-    turned = (*shape[1:], shape[0]) if len(shape) == 3 else shape
+    turned, size = (*shape[1:], shape[0]) if len(shape) == 3 else shape, math.prod(shape)
     if not wanted:
         last = settings.layout == "channels-last"
-        return (turned if last else shape), last
+        return (size,) if settings.encoding == "flat" else turned if last else shape, last
     if _takes(wanted, shape):
         return shape, False
     if _takes(wanted, turned):
         return turned, True
-    size = math.prod(shape)
     if len(wanted) == 1 and wanted[0] in (-1, size):
         return (size,), settings.layout == "channels-last"
     raise ModelError(
