@@ -88,6 +88,26 @@ class TestAnswers:
         assert Foreign(asked, "scores")(X.to(dtype)).dtype == dtype
         assert asked.types == {"float64" if dtype == torch.float64 else "float32"}
 
+    def test_neither_side_can_change_what_the_other_holds(self) -> None:
+        kept = np.tile(np.array([0.25, 0.375, 0.375 + 1e-12]), (len(X), 1))
+        kept.flags.writeable = False
+
+        def spoil(x: np.ndarray) -> np.ndarray:
+            x[:] = 7
+            return kept
+
+        before = X.clone()
+        for dtype in (torch.float32, torch.float64):
+            assert (Foreign(spoil, "scores")(X.to(dtype)).argmax(1) == 2).all()
+        assert X.equal(before)
+
+    @pytest.mark.parametrize(
+        "change", [lambda z: z[:, ::-1], lambda z: z.astype(">f8"), lambda z: z.astype("f2"), np.asfortranarray]
+    )
+    def test_arrays_of_any_layout_will_do(self, change) -> None:
+        expected = torch.from_numpy(change(scores(X.numpy())).astype("f4"))
+        torch.testing.assert_close(Foreign(lambda x: change(scores(x)), "scores")(X), expected)
+
     @pytest.mark.parametrize(
         ("answer", "said"),
         [

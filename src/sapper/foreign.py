@@ -65,10 +65,10 @@ class Foreign(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
-        answer = np.asarray(self.ask(wide.cpu().numpy()))
+        answer = np.asarray(self.ask(wide.cpu().numpy().copy()))  # who is asked may change what he is given
         scores, predicted = self._labels(answer, len(x)) if self.access == "labels" else self._scores(answer, len(x))
-        logits = torch.from_numpy(scores).to(x.device, x.dtype)
-        return _decided(logits, torch.from_numpy(predicted).to(x.device))
+        logits = torch.tensor(scores, dtype=x.dtype, device=x.device)
+        return _decided(logits, torch.tensor(predicted, device=x.device))
 
     def _labels(self, answer: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """A 1 for each label."""
@@ -97,7 +97,7 @@ class Foreign(nn.Module):
                 f"expected scores in floating point of shape ({rows}, {self.classes or 'classes'}), got {answer.dtype} of "
                 f"shape {answer.shape}."
             )
-        predicted = answer.argmax(1)
+        predicted, answer = answer.argmax(1), answer.astype(np.promote_types(answer.dtype, np.float32), order="C")
         return np.log(np.maximum(answer, np.finfo(answer.dtype).tiny)) if self.probabilities else answer, predicted
 
 

@@ -84,7 +84,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
     if heal_noise and is_random:
-        noise = _noise(remedies.shown(logits[:_ROWS]), remedies.shown(again))
+        noise = 0.0 if given == "labels" else _noise(remedies.shown(logits[:_ROWS]), remedies.shown(again))
         remedies = msgspec.structs.replace(remedies, calls=CALLS, noise=noise)
     classes, top = logits.shape[1], int(data.y.max())
     if top >= classes:

@@ -248,6 +248,14 @@ class TestByCode:
         assert models[0].description.startswith("DecisionTreeClassifier of scikit-learn 1.")
         assert models[0].classes == 10
 
+    def test_a_network_that_predicts_stays_a_network(self, here: SimpleNamespace) -> None:
+        class Predicts(torch.nn.Linear):
+            def predict(self, x: Tensor) -> Tensor:
+                return self(x).argmax(1)
+
+        here.make = lambda: Predicts(4, 2)
+        assert isinstance(load_model("estimators_here:make").module, Predicts)
+
     def test_weights_are_not_for_estimators(self, here: SimpleNamespace, tmp_path) -> None:
         with pytest.raises(ModelError, match=r"to fill with --weights, got DecisionTreeClassifier"):
             load_model("estimators_here:make", weights=tmp_path / "w.safetensors")

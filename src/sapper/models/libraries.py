@@ -32,7 +32,7 @@ def from_factory(reference: str, weights: Path | None) -> Network:
             made = factory if isinstance(factory, nn.Module) or is_estimator(factory) else factory()
         except (Exception, SystemExit) as error:
             raise ModelError(f"{reference}: the factory failed ({type(error).__name__}: {brief(error)}).") from error
-    if is_estimator(made) and weights is None:
+    if is_estimator(made) and not isinstance(made, nn.Module) and weights is None:
         return from_estimator(made, reference)
     if not isinstance(made, nn.Module):
         raise ModelError(

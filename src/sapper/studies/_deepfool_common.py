@@ -44,8 +44,10 @@ def deepfooled(lab: Lab, module: nn.Module, x: Batch, threat: str) -> Crafted:
     )
 
 
-def fast_gradient(module: nn.Module, x: Batch, eps: float | None = None) -> tuple[Batch, float, float]:
-    """FGSM without a box, with the smallest ε that fools nine tenths, unless it is given.
+def fast_gradient(
+    module: nn.Module, x: Batch, eps: float | None = None, wanted: float = FOOLED
+) -> tuple[Batch, float, float]:
+    """FGSM without a box, with the smallest ε that fools a share of the samples, unless it is given.
 
     Returns:
         The samples, ε, and the share that is fooled.
@@ -60,7 +62,7 @@ def fast_gradient(module: nn.Module, x: Batch, eps: float | None = None) -> tupl
         low, eps = 0.0, _FARTHEST
         for _ in range(_HALVINGS):
             middle = (low + eps) / 2
-            low, eps = (low, middle) if fooled(middle) >= FOOLED else (middle, eps)
+            low, eps = (low, middle) if fooled(middle) >= wanted else (middle, eps)
     return x + eps * direction, eps, fooled(eps)
 
 

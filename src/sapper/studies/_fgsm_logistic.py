@@ -121,4 +121,4 @@ def _pictures(module: nn.Module, test: Data, x_adv: Batch) -> bytes:
     grid = np.full((3, 4, 1, 28, 28), np.nan)
     for place, row in enumerate(rows):
         grid[place, : len(row), 0] = row.reshape(-1, 28, 28).numpy()
-    return image_grid(grid, ["w, its sign", "clean", f"ε = {EPS}"], [""] * 4)
+    return image_grid(grid, ["w, its sign", "clean", f"eps = {EPS}"], [""] * 4)

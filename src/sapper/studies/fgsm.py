@@ -197,13 +197,14 @@ def linearity(lab: Lab) -> Part:
     return Part(
         title="Fig. 4: how linear the network is",
         text=f"The ten logits of the maxout network along x + ε·sign(∇J) for ε from −10 to 10, on {len(rows)} samples; the "
-        "figure shows one. Away from the sample each logit is nearly a line, the label is the answer only in a thin "
-        "interval, and on both sides the greatest logit climbs without end.",
+        "figure shows one. In the paper each logit is nearly a line away from the sample, the label is the answer only in a "
+        "thin interval, and on both sides the greatest logit climbs without end.",
         claims=[
             Claim(what="R² of a line through each logit on each side (median)", where="Fig. 4", sure="memory",
                   within=(0.99, 1), measured=round(float(np.median(fits)), 4), note="the paper shows curves"),
             Claim(what="width of the interval in which the label is the answer (median, ε from −10 to 10)", where="Fig. 4",
-                  sure="memory", within=(0, 5), measured=round(float(right.median()), 3), note="the paper shows a thin one"),
+                  sure="memory", within=(0, 5), measured=round(float(right.median()), 3),
+                  note="the paper shows a thin one; 10 if the label lasts all the way against the step"),
             percent("steps outward from |ε| = 1 that raise the greatest logit", "Fig. 4", "memory", None,
                     float(rises.double().mean()), (95, 100)),
         ],

@@ -46,7 +46,7 @@ class UniversalStudy(
     paper=PAPER,
     title="Universal perturbations: one change for all samples",
     reproduces="Table 1, the cross-model Table 2, the number of samples, the random control, scaled to MNIST",
-    takes={"smoke": "under half a minute", "paper": "some fifteen minutes, estimated"},
+    takes={"smoke": "under half a minute", "paper": "about twelve minutes"},
     data="mnist",
     shape=(1, 28, 28),
 ):
