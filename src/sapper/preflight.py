@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sapper.data.dataset import Data
 from sapper.errors import DataError, ModelError, RunError
@@ -65,15 +65,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     mode, given = _mode(module), access(module)
     endpoint = endpoint_of(module)
     heal_noise = heal and endpoint is None  # which a ledger repeats, whatever the number of calls
-    with frozen(module):
-        oracle = TorchOracle(module)
-        logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
-        if endpoint is None:
-            again = oracle.logits(x[:_ROWS])
-            alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
-        else:
-            with asked_again(module):
-                again = alone = oracle.logits(x[:_ASKED_AGAIN])
+    logits, again, alone = _answers(module, x, batch_size)
     if endpoint is not None and endpoint.is_spent:
         raise RunError(
             f"the budget of {endpoint.terms.budget} rows is spent before an attack could begin: {len(x)} clean samples and "
@@ -106,6 +98,19 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
         _accuracy(accuracy, classes, float(data.y.bincount().max()) / len(x), len(x), better),
     ]
     return Preflight(logits, predictions, confidence(logits, given), accuracy, findings, remedies)
+
+
+def _answers(module: nn.Module, x: Batch, batch_size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The answers to all samples; to the first of them a second time; and to a few, each by itself."""
+    with frozen(module):
+        oracle = TorchOracle(module)
+        logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
+        if endpoint_of(module) is None:
+            again = oracle.logits(x[:_ROWS])
+            return logits, again, torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
+        with asked_again(module):
+            again = oracle.logits(x[:_ASKED_AGAIN])
+    return logits, again, again
 
 
 def _check_finite(logits: Logits) -> None:

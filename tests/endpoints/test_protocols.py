@@ -245,6 +245,14 @@ def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     assert "hush" not in str(told.value)
 
 
+def test_what_stands_before_the_endpoint_is_before_its_first_answers_too() -> None:
+    small = Data("small", DATA.x[:, :, ::2, ::2].contiguous(), DATA.y, DATA.classes)
+    with serving() as served:
+        model = load_model(f"{served.url}/invocations", like=small, resize=(8, 8), mean=(0.1,), std=(0.9,))
+        assert model.module(small.x).shape == (12, 10)
+        assert (served.total, len(served.rows)) == (12, 12)
+
+
 def test_what_the_settings_say_of_the_road_asks_nothing_anew(tmp_path: Path) -> None:
     with serving() as served:
         lines = [f'url = "{served.url}/invocations"']

@@ -21,16 +21,13 @@ from sapper.endpoints.store import Store, file_name
 from sapper.errors import ModelError, RunError, unknown
 from sapper.names import slug
 
-_TRIED = 8
-"""Rows by which an endpoint shows what it answers with."""
-
 
 def load_endpoint(reference: str, like: Data | None, terms: Terms) -> tuple[Endpoint, bool]:
     """An endpoint, and whether its scores are probabilities.
 
     Args:
         reference: An address, or a TOML file.
-        like: Data that it is for; the first eight of its samples are asked, to see what the answers are.
+        like: Some samples that it is for, which are asked to see what the answers are.
         terms: On which it is asked.
 
     Raises:
@@ -75,7 +72,7 @@ def _protocol(settings: Settings) -> ModuleType:
 def _first_answers(endpoint: Endpoint, like: Data | None) -> list[Answer]:
     if like is None:
         return []
-    found = endpoint.answers(like.x[:_TRIED].numpy())
+    found = endpoint.answers(like.x.numpy())
     answers = [answer for answer in found if answer is not None]
     if not answers:
         raise RunError(f"the budget of {endpoint.terms.budget} rows is spent before the audit begins: give more.")

@@ -4,11 +4,12 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
 from sapper.data.dataset import Data
 from sapper.data.files import cache
@@ -34,6 +35,8 @@ REFUSED_ESTIMATOR = (
     "A scikit-learn estimator is saved by skops.io.dump(estimator, 'model.skops'), or loaded all the same with "
     "--trust-pickle."
 )
+_SHOWN = 8
+"""Samples by which an endpoint shows what it answers with."""
 LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision}
 
 Floats = tuple[float, ...]
@@ -71,7 +74,7 @@ def load_model(
         ModelError: It is not there, is no model, would run code of its own when read, or the weights do not fit.
     """
     if is_reference(reference) and weights is None:
-        network = load_remote(reference, like, terms)
+        network = load_remote(reference, like and _shown(like, mean, std, resize), terms)
     else:
         network = _network(reference, weights, _Trust(tuple(trust_types), trust_pickle))
     mean, std = network.mean if mean is None else mean, network.std if std is None else std
@@ -87,6 +90,12 @@ def load_model(
         classes=network.classes,
         description=network.description,
     )
+
+
+def _shown(data: Data, mean: Floats | None, std: Floats | None, resize: tuple[int, int] | None) -> Data:
+    """The first samples, as the model gets to see them."""
+    x = preprocessed(nn.Identity(), mean, std, resize)(data.x[:_SHOWN])
+    return replace(data, x=x, y=data.y[:_SHOWN])
 
 
 def _bare(reference: str) -> str:
