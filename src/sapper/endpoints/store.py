@@ -1,6 +1,7 @@
 """The ledger of an endpoint: every row that was sent, every answer, every request; on disk, so that none is paid for twice.
 
-One SQLite file an endpoint, in the user's cache, shared by all runs. Nothing in it is ever changed or deleted. A row is noted
+One SQLite file an endpoint, in the user's cache, shared by all runs. Nothing in it is ever deleted, or changed but for the
+count of what each account has sent. A row is noted
 before it is sent and its answer as soon as it is there, each in a transaction, so a kill loses at most what was on its way.
 """
 
@@ -21,6 +22,7 @@ _TABLES = """
 CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS sent (
     account TEXT, input BLOB, nth INTEGER, at REAL, PRIMARY KEY (account, input, nth)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS charged (account TEXT PRIMARY KEY, row_count INTEGER);
 CREATE TABLE IF NOT EXISTS answers (
     input BLOB, nth INTEGER, answer TEXT NOT NULL, at REAL, PRIMARY KEY (input, nth)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS requests (account TEXT, at REAL, row_count INTEGER, attempt INTEGER, seconds REAL, outcome TEXT);
@@ -56,6 +58,7 @@ class Store:
         """
         self.path = path
         self._lock = threading.RLock()
+        self._noted: list[tuple[str, float, int, int, float, str]] = []
         with self._told():
             path.parent.mkdir(parents=True, exist_ok=True)
             self._base = sqlite3.connect(path, timeout=60, isolation_level=None, check_same_thread=False)
@@ -84,16 +87,22 @@ class Store:
         """Charges the account with rows that it has not been charged with; False, and nothing done, beyond the budget."""
         now = time.time()
         with self._transaction():
+            before = self._base.total_changes
             self._base.executemany(
                 "INSERT OR IGNORE INTO sent VALUES (?, ?, ?, ?)", [(account, key, nth, now) for key in keys]
             )
-            if budget is not None and self.charged(account) > budget:
+            (charged,) = self._base.execute(
+                "INSERT INTO charged VALUES (?1, ?2) "
+                "ON CONFLICT DO UPDATE SET row_count = row_count + ?2 RETURNING row_count",
+                (account, self._base.total_changes - before),
+            ).fetchone()
+            if budget is not None and charged > budget:
                 self._base.execute("ROLLBACK")
                 return False
         return True
 
     def charged(self, account: str) -> int:
-        return self._one("SELECT COUNT(*) FROM sent WHERE account = ?", account)
+        return self._one("SELECT COALESCE(SUM(row_count), 0) FROM charged WHERE account = ?", account)
 
     def save(self, answers: dict[bytes, Answer], nth: int = 0) -> None:
         now = time.time()
@@ -102,17 +111,17 @@ class Store:
             self._base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
 
     def note_request(self, account: str, rows: int, attempt: int, seconds: float, outcome: str) -> None:
-        with self._transaction():
-            self._base.execute(
-                "INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?)",
-                (account, time.time(), rows, attempt, seconds, outcome),
-            )
+        """Written along with what is written next."""
+        with self._lock:
+            self._noted.append((account, time.time(), rows, attempt, seconds, outcome))
 
     def note_known(self, account: str, rows: int) -> None:
         with self._transaction():
             self._base.execute("INSERT INTO known VALUES (?, ?, ?)", (account, time.time(), rows))
 
     def count(self, account: str) -> Count:
+        with self._transaction():
+            pass  # but what was noted
         return Count(
             sent=self.charged(account),
             answered=self._one("SELECT COUNT(*) FROM sent JOIN answers USING (input, nth) WHERE account = ?", account),
@@ -144,7 +153,9 @@ class Store:
     def _transaction(self) -> Iterator[None]:
         with self._lock, self._told():
             self._base.execute("BEGIN IMMEDIATE")
+            noted, self._noted = self._noted, []
             try:
+                self._base.executemany("INSERT INTO requests VALUES (?, ?, ?, ?, ?, ?)", noted)
                 yield
             except BaseException:
                 if self._base.in_transaction:
@@ -152,6 +163,8 @@ class Store:
                 raise
             if self._base.in_transaction:
                 self._base.execute("COMMIT")
+            else:
+                self._noted += noted
 
     @contextmanager
     def _told(self) -> Iterator[None]:
