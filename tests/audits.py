@@ -57,8 +57,8 @@ def audit(*words: str | Path) -> Answer:
 
 def process(*words: str | Path, **options) -> subprocess.Popen[str]:
     command = [SAPPER, *map(str, words)]
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, env=ENVIRONMENT, **pipes | options)
+    usual = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, "env": ENVIRONMENT}
+    return subprocess.Popen(command, **usual | options)
 
 
 def trained(factory: pytest.TempPathFactory) -> Path:

@@ -50,6 +50,8 @@ def audit(
     bounds: tuple[float, float] = (0.0, 1.0),
     quantize: int | None = None,
     queries: int | None = None,
+    budget: int | None = None,
+    rate: float | None = None,
     batch_size: int | None = None,
     doctor: bool = True,
     device: str = "auto",
@@ -59,8 +61,8 @@ def audit(
 
     Args:
         model: A model folder, a .pt2 or TorchScript file, a safetensors file that names its architecture, a
-            .skops file with an estimator, an .onnx file, package.module:factory, timm:NAME, torchvision:NAME, or
-            lenet-digits, which is built in.
+            .skops file with an estimator, an .onnx file, package.module:factory, timm:NAME, torchvision:NAME, an
+            endpoint's https://… address or the .toml file that describes it, or lenet-digits, which is built in.
         data: digits, mnist, cifar10, an .npz file, a folder of images by class, or Parquet.
         threat: What the attacker may change: linf:8/255, l2:0.5, l1:10, l0:14.5%, l0:112, l0:min. Repeats.
         attack: A name of `sapper attacks`, with options if any: pgd:steps=20, 5*pgd (restarts). Repeats.
@@ -79,6 +81,8 @@ def audit(
         bounds: Legal range of the inputs, in whose units the budgets are.
         quantize: Bits a feature: success is judged after rounding to this grid (8 for pictures).
         queries: Most questions an attack may ask about a sample.
+        budget: Most rows that are sent to an endpoint, by the whole run; answers it gave before are free.
+        rate: Most requests a second that are made to an endpoint.
         batch_size: Rows at once; measured by default.
         doctor: Show attacks a model that hides its gradients in a form that does not, and probe what held.
         device: cpu, cuda, cuda:1, or auto.
@@ -93,7 +97,7 @@ def audit(
         bounds=bounds, limit=limit, goal=goal, threats=tuple(threat or ()), attacks=tuple(attack or ()), seed=seed,
         quantize=quantize, queries=queries, batch_size=batch_size, doctor=doctor,
     )  # fmt: skip
-    run_audit(spec, out, device, as_json=json, console=stderr, printer=stdout)
+    run_audit(spec, out, device, budget, rate, as_json=json, console=stderr, printer=stdout)
 
 
 @app.command

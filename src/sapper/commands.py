@@ -16,6 +16,7 @@ from sapper import catalogue
 from sapper.attack import stages
 from sapper.claims import Scale
 from sapper.data.loading import load_data
+from sapper.endpoints.endpoint import Terms
 from sapper.errors import UsageError, require_positive, unknown
 from sapper.foreign import Access, access
 from sapper.goal import KINDS, GoalSpec
@@ -24,6 +25,7 @@ from sapper.learners import learner_of
 from sapper.log import Summary
 from sapper.models.loading import load_model
 from sapper.models.programs import brief
+from sapper.models.remote import endpoint_of
 from sapper.report import study_pages
 from sapper.report.page import write_report
 from sapper.run import audit, jobs, standard
@@ -37,7 +39,10 @@ CAPABILITIES = {
 }
 
 
-def run_audit(spec: Spec, out: Path | None, device: str, *, as_json: bool, console: Console, printer: Console) -> None:
+def run_audit(
+    spec: Spec, out: Path | None, device: str, budget: int | None, rate: float | None, *, as_json: bool, console: Console,
+    printer: Console,
+) -> None:  # fmt: skip
     _check_early(spec)
     where = _device(device)
     console.print(f"loading {spec.data} and {spec.model}", style="dim", markup=False, highlight=False)
@@ -50,7 +55,13 @@ def run_audit(spec: Spec, out: Path | None, device: str, *, as_json: bool, conso
         resize=spec.resize,
         trust_types=spec.trust_types or (),
         trust_pickle=spec.trust_pickle or False,
+        like=data,
+        terms=Terms(replace(spec, data_digest=data.digest()).digest(), budget, rate),
     )
+    if endpoint_of(model.module) is None and (budget or rate):
+        raise UsageError(
+            f"--budget and --rate are for endpoints, {spec.model} is none: --queries limits a case's questions."
+        )
     threats, attacks = standard(
         data, list(spec.threats), list(spec.attacks), access(model.module), learner_of(model.module)
     )

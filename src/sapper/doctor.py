@@ -35,6 +35,7 @@ MEANINGS = {
     "attacks without gradients": "Who sees less should not find more; if he does, the gradients mislead.",
     "transferred samples": "What fools a stand-in trained in seconds should not get past an attack on the model itself.",
     "8-bit rounding": "Pictures are stored in 256 levels; a success between them may not survive.",
+    "queries": "Every row that an endpoint is asked is paid for once; the ledger answers when it is asked again.",
     "cases that could not be run": "They count as broken, so the figure is too low, and says nothing of the model.",
 }
 """What each check is about."""
@@ -122,7 +123,7 @@ def examine(run: Path, work: list[tuple[str, str, str]]) -> list[Finding]:
     ]
     given = log.read_environment(run).get("model", {}).get("access", "gradients")
     found = [f if given == "gradients" else _without_gradients(f) for f in [*along, *probed] if f]
-    return [*log.read_preflight(run), *found, *_errors(trials)]
+    return [*log.read_preflight(run), *found, *_errors(trials), *_queries(run)]
 
 
 def _without_gradients(finding: Finding) -> Finding:
@@ -338,3 +339,21 @@ def _errors(trials: list[_Trial]) -> list[Finding]:
                 Finding("cases that could not be run", "warning", f"{evidence}: {failed[0].rstrip('.')}", remedy)
             )
     return found
+
+
+def _queries(run: Path) -> list[Finding]:
+    """Of an endpoint: what it was asked."""
+    used = log.read_usage(run)
+    if used is None:
+        return []
+    most = "" if used.budget is None else f" of a budget of {used.budget}"
+    evidence = (
+        f"{used.sent} rows sent{most}, in {used.requests} requests of which {used.retried} were retries; {used.known} times "
+        "a row was answered from the ledger"
+    )
+    if not used.is_spent:
+        return [
+            Finding("queries", "note", evidence, f"the same command asks none of them again; ledger: {used.ledger}")
+        ]
+    remedy = "cases that were left without an answer could not be run: the same command with a larger --budget goes on"
+    return [Finding("queries", "warning", f"{evidence}; the budget is spent", remedy)]

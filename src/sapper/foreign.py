@@ -6,6 +6,9 @@ A new door to models is a function `ask` from an array of inputs, rows first, to
     Foreign(ask, "scores", probabilities=True)     the same, each row a distribution
     Foreign(ask, "labels", classes=10)             whole numbers (rows,), from 0 up
 
+With `may_be_silent` a row may go without an answer, as when a budget is spent: scores of nan, a label of -1. Its logits are
+nan, and the ledger lets its case end with what it has.
+
 A loader in `sapper.models` puts it into a `Network`, and `load_model` learns when to call the loader. All else asks what a
 module gives by `access`: which attacks may run, what the checks and the doctor look for, whether there are confidences.
 Such a module is asked by one worker, for exactly the rows that count. What it is made of, if known, is its `learner`.
@@ -43,6 +46,7 @@ class Foreign(nn.Module):
         *,
         probabilities: bool = False,
         learner: KnownLearner | None = None,
+        may_be_silent: bool = False,
     ) -> None:
         """Args:
         ask: Given inputs in float32 or float64, in the data's shape.
@@ -50,6 +54,7 @@ class Foreign(nn.Module):
         classes: How many there are; needed for labels, and with scores a promise that every answer must keep.
         probabilities: The scores of a row lie in [0, 1] and sum to 1.
         learner: What it is made of, where that is known.
+        may_be_silent: Not every row need have an answer.
         """
         super().__init__()
         if access not in LEVELS[:2]:
@@ -60,7 +65,7 @@ class Foreign(nn.Module):
             )
         self.access: Access = access
         self.ask, self.classes, self.probabilities = ask, classes, probabilities
-        self.learner = learner
+        self.learner, self.may_be_silent = learner, may_be_silent
 
     def forward(self, x: Tensor) -> Tensor:
         wide = x.detach() if x.dtype in (torch.float32, torch.float64) else x.detach().float()
@@ -76,13 +81,17 @@ class Foreign(nn.Module):
             raise ModelError(
                 f"expected labels as whole numbers of shape ({rows},), got {answer.dtype} of shape {answer.shape}."
             )
+        silent = answer == -1 if self.may_be_silent else np.zeros(rows, bool)
+        answer = np.where(silent, 0, answer)
         if rows and not 0 <= int(answer.min()) <= int(answer.max()) < classes:
             raise ModelError(
                 f"expected labels from 0 to {classes - 1}, as the model has {classes} classes, got {int(answer.min())} to "
                 f"{int(answer.max())}."
             )
         predicted = answer.astype(np.int64)
-        return np.eye(classes)[predicted], predicted
+        scores = np.eye(classes)[predicted]
+        scores[silent] = np.nan
+        return scores, predicted
 
     def _scores(self, answer: np.ndarray, rows: int) -> tuple[np.ndarray, np.ndarray]:
         """Logits, and the prediction before they are rounded."""
@@ -100,6 +109,11 @@ def access(module: nn.Module) -> Access:
     """What a module gives, itself or what it wraps: the least that any part of it does; a torch network gives gradients."""
     given = {part.access for part in module.modules() if isinstance(part, Foreign)}
     return next(level for level in LEVELS if level in given or level == "gradients")
+
+
+def may_be_silent(module: nn.Module) -> bool:
+    """Whether a row of nan means that there was no answer to be had, and not that the model is broken."""
+    return any(part.may_be_silent for part in module.modules() if isinstance(part, Foreign))
 
 
 def _decided(logits: Tensor, predicted: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 
 from sapper.attack import Case
 from sapper.learners import KnownLearner
-from sapper.oracle import GradientOracle, LearnerOracle
+from sapper.oracle import GradientOracle, LearnerOracle, silent
 from sapper.tensors import Batch, Labels, Logits, Mask, at_least_single, take
 
 
@@ -31,6 +31,8 @@ class Ledger:
         self.found = torch.zeros(rows, dtype=torch.bool, device=device)
         self.broken = torch.zeros(rows, dtype=torch.bool, device=device)
         """The model answered with something that is not a finite number."""
+        self.silent = torch.zeros(rows, dtype=torch.bool, device=device)
+        """The model gave no answer, and will give none in this run."""
         self.distance = torch.full((rows,), torch.inf, dtype=at_least_single(case.x.dtype), device=device)
         """Of the closest success; infinite as long as there is none with the lead."""
         self.x_adv = case.x.clone()
@@ -59,7 +61,7 @@ class Ledger:
 
     def closed(self, case: Case) -> Mask:
         """Which of these cases have nothing left to ask: no answer, no query left, or found, which a budget makes final."""
-        closed = self.broken[case.index] | self._spent(case)
+        closed = self.broken[case.index] | self.silent[case.index] | self._spent(case)
         distance = self.distance[case.index]
         return closed | (distance == 0 if case.threat.eps is None else distance < torch.inf)
 
@@ -74,10 +76,12 @@ class Ledger:
         margin = case.goal.margin(logits).to(self.best_margin.dtype)
         self.first_margin[rows] = torch.where(self.forwards[rows] == 0, margin, self.first_margin[rows])
         self.best_margin[rows] = self.best_margin[rows].fmin(margin)
-        self.forwards[rows] += 1
-        self.broken[rows] |= ~logits.isfinite().all(1)
+        unanswered = silent(self.oracle, logits)
+        self.forwards[rows] += ~unanswered
+        self.silent[rows] |= unanswered
+        self.broken[rows] |= ~logits.isfinite().all(1) & ~unanswered
         sure = case.goal.reached(logits.argmax(1), logits)
-        reached = ((sure | (margin < self.lead)) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
+        reached = ((sure | (margin < self.lead)) & ~self.broken[rows] & ~unanswered & ~spent).nonzero()[:, 0]
         if not len(reached):
             return
         case, x_adv, margin = take(case, reached), take(x_adv, reached), margin[reached]

@@ -6,6 +6,8 @@
     preflight.json     what the checks before the attacks found
     vulnerability.parquet   for targeted l0 runs: the adversarial distance of each case (VULNERABILITY)
     doctor.json        what the doctor's probes of the unbroken samples gave (`Probe`)
+    endpoint.json      of models behind HTTP: how much they were asked (`Usage`)
+    queries.parquet    likewise, every row that was sent (QUERY)
     learned/ATTACK.THREAT.safetensors        what an attack learned from other samples, before it attacked these
     shards/ATTACK.THREAT/00003.parquet       one row per case (CASE)
     shards/ATTACK.THREAT/00003.safetensors   its adversarial inputs, tensor "x_adv", in the order of the rows
@@ -74,6 +76,36 @@ VULNERABILITY = {
     "single": pl.Float64,  # adversarial distance A(X, t) over single features: close to 1 is hard
     "pairs": pl.Float64,  # over pairs of features; null where there are too many to count
 }
+
+
+QUERY = {
+    "sent": pl.Float64,  # seconds since 1970
+    "input": pl.String,  # SHA-256 of the bytes that stood for the row in its request
+    "asking": pl.Int64,  # 0 for the first time that this row was asked, 1 for a second answer that a check wanted
+    "answer": pl.String,  # label or scores as JSON; null where none came
+    "answered": pl.Float64,
+}
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a run has asked of an endpoint, all its continuations together."""
+
+    url: str
+    """Tokens by their names."""
+    access: str
+    ledger: str
+    """The file with all answers, which runs of one endpoint share."""
+    sent: int
+    """Rows, each counted once, retried or not."""
+    answered: int
+    requests: int
+    retried: int
+    """Requests that had to be made again."""
+    known: int
+    """Rows that were answered from the ledger."""
+    budget: int | None
+    is_spent: bool
+    """The budget left rows without an answer."""
 
 
 class Result(msgspec.Struct, frozen=True):
@@ -308,6 +340,15 @@ def read_probes(run: Path) -> list[Probe]:
         return []
     with _whole(path):
         return msgspec.json.decode(path.read_bytes(), type=list[Probe])
+
+
+def read_usage(run: Path) -> Usage | None:
+    """What endpoint.json says; None for models that are no endpoints."""
+    path = run / "endpoint.json"
+    if not path.exists():
+        return None
+    with _whole(path):
+        return msgspec.json.decode(path.read_bytes(), type=Usage)
 
 
 def read_preflight(run: Path) -> list[Finding]:

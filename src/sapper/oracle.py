@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from sapper.errors import ModelError, SapperError
-from sapper.foreign import Access, access
+from sapper.foreign import Access, access, may_be_silent
 from sapper.learners import KINDS, KnownLearner, learner_of
-from sapper.tensors import Batch, Labels, Logits, Scalars
+from sapper.tensors import Batch, Labels, Logits, Mask, Scalars
 
 _OF_SHAPES = (RuntimeError, ValueError, IndexError, TypeError)
 """What a model raises on inputs of another shape than it was made for."""
@@ -61,6 +61,7 @@ class TorchOracle:
     def __init__(self, module: nn.Module) -> None:
         self.module = module
         self.access: Access = access(module)
+        self.may_be_silent = may_be_silent(module)
 
     def labels(self, x: Batch) -> Labels:
         return self.logits(x).argmax(1)
@@ -110,6 +111,13 @@ class TorchOracle:
 def access_of(oracle: LabelOracle) -> Access:
     """What the model behind a door gives."""
     return oracle.access if isinstance(oracle, TorchOracle) else "gradients"
+
+
+def silent(oracle: LabelOracle, logits: Logits) -> Mask:
+    """Rows that got no answer, and will get none in this run."""
+    if isinstance(oracle, TorchOracle) and oracle.may_be_silent:
+        return logits.isnan().all(1)
+    return torch.zeros(len(logits), dtype=torch.bool, device=logits.device)
 
 
 def confidence(logits: Logits, given: Access) -> Scalars:

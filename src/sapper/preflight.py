@@ -8,21 +8,23 @@ from dataclasses import dataclass
 
 import msgspec
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sapper.data.dataset import Data
-from sapper.errors import DataError, ModelError
+from sapper.errors import DataError, ModelError, RunError
 from sapper.foreign import LEVELS, Access, access
 from sapper.goal import Untargeted
 from sapper.gradients import check_gradients, lost
 from sapper.log import Finding
 from sapper.models.model import preprocessed
+from sapper.models.remote import asked_again, endpoint_of
 from sapper.oracle import TorchOracle, confidence, frozen
 from sapper.remedies import Remedies
 from sapper.tensors import Batch, Labels, Logits, Scalars
 from sapper.threat import Threat
 
 _ROWS = 64  # enough to see whether answers repeat
+_ASKED_AGAIN = 4  # by an endpoint, whose answers else come from its ledger
 _LOOKED_AT = 128  # samples on which other normalisations are tried
 _CHANCE = 8  # samples that another normalisation puts right, as few would by luck
 _SATURATED = 80  # a lead of logits whose exp(-lead) float32 just holds
@@ -61,13 +63,17 @@ def inspect(
     Raises:
         ModelError: The model fails on these inputs, or its answers are not finite logits.
         DataError: Labels that the model has no class for.
+        RunError: An endpoint's budget is spent before there is an attack.
     """
     mode, given = _mode(module), access(module)
-    with frozen(module):
-        oracle = TorchOracle(module)
-        logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
-        once, again = oracle.logits(x[:_ROWS]), oracle.logits(x[:_ROWS])
-        alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
+    endpoint = endpoint_of(module)
+    averaged = averaged and endpoint is None  # a ledger repeats its answers, whatever the number of calls
+    logits, once, again, alone = _answers(module, x, batch_size)
+    if endpoint is not None and endpoint.is_spent:
+        raise RunError(
+            f"the budget of {endpoint.terms.budget} rows is spent before an attack could begin: {len(x)} clean samples and "
+            f"{len(again)} second answers come first. Give a larger --budget or a smaller --limit; what was answered is kept."
+        )
     _check_finite(logits)
     repeats = _repeats(once, again, averaged=averaged)
     outputs, remedies = _outputs(logits, given, heal=heal)
@@ -84,7 +90,7 @@ def inspect(
     with frozen(module):
         if given == "gradients":
             gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
-        better = None if is_random else _better(module, data, x)
+        better = None if is_random or endpoint else _better(module, data, x)  # five questions a sample
     findings = [
         mode,
         repeats,
@@ -95,6 +101,19 @@ def inspect(
         _accuracy(accuracy, classes, float(data.y.bincount().max()) / len(x), len(x), better),
     ]
     return Preflight(logits, predictions, confidence(logits, given), accuracy, findings, remedies)
+
+
+def _answers(module: nn.Module, x: Batch, batch_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The answers to all samples; to the first of them alone, twice; and to a few, each by itself."""
+    with frozen(module):
+        oracle = TorchOracle(module)
+        logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
+        if endpoint_of(module) is None:
+            once, again = oracle.logits(x[:_ROWS]), oracle.logits(x[:_ROWS])
+            return logits, once, again, torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
+        with asked_again(module):
+            again = oracle.logits(x[:_ASKED_AGAIN])
+    return logits, logits[: len(again)], again, again
 
 
 def _check_finite(logits: Logits) -> None:
@@ -119,7 +138,7 @@ def _mode(module: nn.Module) -> Finding:
 
 
 def _repeats(logits: Logits, again: Logits, *, averaged: bool) -> Finding:
-    change = float((logits[: len(again)] - again).abs().max())
+    change = float((logits - again).abs().max())
     if change <= 1e-4 * (1 + float(logits.abs().max())):
         return Finding("randomised output", "ok", f"the same inputs gave the same outputs (within {change:.1g})", "")
     flipped = float((logits.argmax(1) != again.argmax(1)).double().mean())

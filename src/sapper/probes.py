@@ -20,6 +20,7 @@ from sapper.attack import Attack, Cascade, stages
 from sapper.attacks.pgd import PGD
 from sapper.doctor import is_clear
 from sapper.errors import ModelError
+from sapper.models.remote import endpoint_of
 from sapper.oracle import TorchOracle
 from sapper.progress import CaseProgress
 from sapper.rows import Cases
@@ -103,7 +104,8 @@ def probe(
         jobs = [job for job in work if job[1] == threat]
         found += [step for attack, _, _ in jobs for step in _step_sizes(attack, threat, x)]
         tables = [log.read_cases(run, folder) for _, _, folder in jobs]
-        strongest, probed, held = _held(threat, [attack for attack, _, _ in jobs], tables, x[0].numel())
+        paid = endpoint_of(view.model.module) is not None
+        strongest, probed, held = _held(threat, [attack for attack, _, _ in jobs], tables, x[0].numel(), paid=paid)
         if held:
             part = take(cases, torch.tensor(held, device=x.device))
             fell = _broken(tables).is_finite().gather(held) if threat.eps is not None else [False] * len(held)
@@ -160,13 +162,13 @@ def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
 
 
 def _held(
-    threat: Threat, attacks: list[Attack | Cascade], tables: list[pl.DataFrame], features: int
+    threat: Threat, attacks: list[Attack | Cascade], tables: list[pl.DataFrame], features: int, *, paid: bool
 ) -> tuple[Attack, Threat, list[int]]:
     """An attack, a threat, and some cases that held under it, of samples that are right, evenly from all of them.
 
     They held against the attacks that see gradients, where there are any: what only others break tells on those.
     Where the run looked for the smallest distance, the threat's budget is the median of what it found, and the cases are
-    those whose distance is larger by a tenth at least.
+    those whose distance is larger by a tenth at least. Where every question is paid for there may be none.
     """
     seeing = [table for table in tables if (table["backwards"].fill_null(0) > 0).any()]
     least = _broken(seeing or tables)
@@ -181,7 +183,8 @@ def _held(
         return strongest, threat, []
     pool = (held & (tables[0]["label"] == tables[0]["clean_prediction"])).arg_true().to_list()
     spent = sum(int(table["forwards"].sum()) for table in tables)
-    most = min(_MOST, max(_LEAST, int(_SHARE * spent / (6 * strongest.limit(threat.budget(features))))))
+    each = _DRAWS + _QUERIES if paid else 6 * strongest.limit(threat.budget(features))
+    most = min(_MOST, max(0 if paid else _LEAST, int(_SHARE * spent / each)))
     return strongest, threat, [pool[i * len(pool) // most] for i in range(most)] if len(pool) > most else pool
 
 

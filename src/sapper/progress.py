@@ -1,5 +1,6 @@
 """Progress of a run: a bar for each attack with what is done, found, the rate and the time left."""
 
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -10,7 +11,11 @@ from rich.text import Text
 class CaseProgress:
     """Bars on the console; on one that is no terminal, a line for each attack when it is done."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, queries: Callable[[], str] | None = None) -> None:
+        """Args:
+        console: Where to.
+        queries: Says what an endpoint has been asked, where there is one.
+        """
         self._bars = Progress(
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
@@ -21,7 +26,7 @@ class CaseProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._console = console
+        self._console, self._queries = console, queries
         self._base = self._found = 0
 
     def __enter__(self) -> "CaseProgress":
@@ -43,13 +48,15 @@ class CaseProgress:
     def step(self, done: int, found: int) -> None:
         """Within a shard."""
         text = f"[bold]{self._found + found}[/] found" if self._finds else ""
+        text = ", ".join(filter(None, (text, self._queries and self._queries())))
         self._bars.update(self._task, completed=self._base + done, found=text)
 
     def finish_shard(self, done: int, found: int) -> None:
         self._base, self._found = self._base + done, self._found + found
         self.step(0, 0)
         if self._base == self._total and not self._console.is_terminal:
-            self._console.print(f"{self._name}: {self._found} of {self._total} found")
+            asked = f", {self._queries()}" if self._queries else ""
+            self._console.print(f"{self._name}: {self._found} of {self._total} found{asked}")
 
 
 class _Rate(ProgressColumn):

@@ -90,8 +90,9 @@ def survives(
         stored = torch.where(per_row(threat.legal(nearest, clean[part]), clean), nearest, inward)
         logits = oracle.logits(stored)
         reached = take(goal, part).reached(logits.argmax(1), logits)
-        for row, value in zip(part.tolist(), reached.tolist(), strict=True):
-            answer[row] = value
+        known = logits.isfinite().all(1)  # a budget may leave none for this
+        for row, value, is_known in zip(part.tolist(), reached.tolist(), known.tolist(), strict=True):
+            answer[row] = value if is_known else None
     return answer
 
 

@@ -21,6 +21,7 @@ from sapper.adversarial_distance import adversarial_distance
 from sapper.attack import Attack, Cascade, misfit
 from sapper.checks import check_goal, check_options
 from sapper.data.dataset import Data
+from sapper.endpoints.endpoint import Endpoint
 from sapper.environment import describe
 from sapper.errors import ModelError, RunError, UsageError
 from sapper.foreign import Access, access
@@ -28,6 +29,7 @@ from sapper.goal import GoalSpec, Untargeted
 from sapper.learners import KnownLearner, learner_of
 from sapper.learning import check_lesson, learned
 from sapper.models.model import Model
+from sapper.models.remote import endpoint_of
 from sapper.oracle import TorchOracle, frozen
 from sapper.preflight import Preflight, clean_inputs, inspect
 from sapper.probes import View, longer, probe
@@ -163,21 +165,35 @@ def audit(
         work = [
             replace(job, attack=learned(run, job.attack, job.threat, view.shown, spec, data, device)) for job in work
         ]
-        with CaseProgress(console) as progress:
+        endpoint = endpoint_of(module)
+        with CaseProgress(console, endpoint and endpoint.told) as progress:
             news = [_run_job(run, job, view, x, cases, before, spec, progress) for job in work]
             if given == "gradients" and any(job.threat.p == 0 for job in work):
                 _write_vulnerability(run, view, x, cases, progress)
-            if spec.doctor:
+            if spec.doctor and not (endpoint and endpoint.is_spent):
                 plain = [(job.attack, job.threat, job.folder) for job in work]
                 if any(news) or not (run / "doctor.json").exists():
-                    log.write_json(run / "doctor.json", probe(run, plain, view, x, cases, spec, progress))
+                    probes = probe(run, plain, view, x, cases, spec, progress)
+                    if not (
+                        endpoint and endpoint.is_spent
+                    ):  # else what a probe did not find may be for lack of answers
+                        log.write_json(run / "doctor.json", probes)
                 more = [Job(attack, threat) for attack, threat in longer(run, plain, log.read_probes(run), view.calls)]
                 for job in more:
                     _run_job(run, job, view, x, cases, before, spec, progress)
                 work += more
+    if endpoint:
+        _write_queries(run, endpoint)
     summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work])
     log.write_json(run / "summary.json", summary)
     return run, summary
+
+
+def _write_queries(run: Path, endpoint: Endpoint) -> None:
+    """The run's own part of the endpoint's ledger."""
+    sent = [(at, key.hex(), asking, answer, answered) for at, key, asking, answer, answered in endpoint.rows()]
+    log.write_table(run / "queries.parquet", pl.DataFrame(sent, schema=log.QUERY, orient="row"))
+    log.write_json(run / "endpoint.json", endpoint.usage())
 
 
 def _cases(spec: Spec, label: Labels, before: Preflight) -> Cases:
@@ -313,7 +329,8 @@ def _run_shard(
     except (ModelError, RuntimeError) as error:  # RuntimeError: how torch says that an operation has no derivative
         return rows.table(part, before, None, clean, nothing, str(error).partition("\n")[0]), clean
     crafted = replace(crafted, forwards=view.calls * crafted.forwards, backwards=view.calls * crafted.backwards)
-    table = rows.table(
-        part, before, crafted, clean, stored, "the model answered with nan or infinity, or was asked about such"
-    )
-    return table, crafted.x_adv
+    endpoint = endpoint_of(view.model.module)
+    error = "the model answered with nan or infinity, or was asked about such"
+    if endpoint and endpoint.is_spent:
+        error = f"the budget of {endpoint.terms.budget} rows was spent before anything was found"
+    return rows.table(part, before, crafted, clean, stored, error), crafted.x_adv

@@ -52,7 +52,8 @@ class Crafted:
     seconds: Scalars
     """This case's share of the time of its batches."""
     broken: Mask
-    """The model answered with nan or infinity on the way, or the attack asked about such, so the case is not valid."""
+    """The model answered with nan or infinity on the way, or the attack asked about such, so the case is not valid; or it
+    gave no answer any more before anything was found."""
     zero_gradients: Counts
     """Backward passes that gave nothing to follow: all zero, or lost in underflow."""
     bad_gradients: Counts
@@ -274,9 +275,12 @@ def _look_at_last(case: Case, candidate: Batch, ledger: Ledger) -> None:
 def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Crafted:
     """Makes every candidate legal, then believes only what the model says of it now."""
     x_adv = torch.where(per_row(ledger.found, case.x), ledger.x_adv, ledger.last.nan_to_num())
-    x_adv = case.threat.submit(case.threat.project(x_adv, case.x), case.x)
+    inside = case.threat.project(x_adv, case.x)
+    if isinstance(oracle, TorchOracle) and oracle.may_be_silent:  # it has answered for what was found, to the last bit
+        inside = torch.where(per_row(ledger.found, case.x), x_adv, inside)
+    x_adv = case.threat.submit(inside, case.x)
     logits = torch.cat([oracle.logits(part) for part in x_adv.split(size)])
-    finite = logits.isfinite().all(1) & ~ledger.broken
+    finite = logits.isfinite().all(1) & ~ledger.broken & (ledger.found | ~ledger.silent)
     predictions = logits.argmax(1)  # not of the softmax, in which close logits become equal
     blind = access_of(oracle) == "labels"
     found = case.goal.reached(predictions, logits) & case.threat.legal(x_adv, case.x) & ledger.found & finite

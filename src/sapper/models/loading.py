@@ -4,13 +4,17 @@ import hashlib
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
+from torch import nn
 
+from sapper.data.dataset import Data
 from sapper.data.files import cache
+from sapper.endpoints.endpoint import Terms
+from sapper.endpoints.settings import is_reference
 from sapper.errors import ModelError, RunError, UsageError, unknown
 from sapper.models.architecture import Published, Recipe, architecture, architectures
 from sapper.models.estimator_files import PICKLES, is_skops, load_pickle, load_skops
@@ -19,6 +23,7 @@ from sapper.models.libraries import from_factory, from_timm, from_torchvision
 from sapper.models.model import Model, Network, digest, preprocessed
 from sapper.models.onnx import load_onnx
 from sapper.models.programs import load_exported, load_torchscript
+from sapper.models.remote import load_remote
 from sapper.models.training import train
 from sapper.models.weights import REFUSED, State, entries, fill, is_pickle, is_torchscript, read_safetensors
 from sapper.names import slug
@@ -30,6 +35,8 @@ REFUSED_ESTIMATOR = (
     "A scikit-learn estimator is saved by skops.io.dump(estimator, 'model.skops'), or loaded all the same with "
     "--trust-pickle."
 )
+_SHOWN = 8
+"""Samples by which an endpoint shows what it answers with."""
 LIBRARIES = {"timm": from_timm, "torchvision": from_torchvision}
 
 Floats = tuple[float, ...]
@@ -44,28 +51,36 @@ def load_model(
     resize: tuple[int, int] | None = None,
     trust_types: Sequence[str] = (),
     trust_pickle: bool = False,
+    like: Data | None = None,
+    terms: Terms | None = None,
 ) -> Model:
     """Loads a classifier and puts its preprocessing in front of it.
 
     Args:
         reference: `lenet-digits`, the built-in model, which is trained on first use; a model folder; a .pt2 or
             TorchScript file; a .safetensors file of a known network; a .skops file with a scikit-learn estimator; an ONNX
-            file; `package.module:factory`, which may make an estimator; `timm:NAME`; `torchvision:NAME`.
+            file; `package.module:factory`, which may make an estimator; `timm:NAME`; `torchvision:NAME`; an endpoint's
+            address, or the .toml file that describes it.
         weights: A .safetensors file, or a state dict of plain tensors, for a network made by code.
         mean: Subtracted from each channel, in the data's units; what the model's source says where None.
         std: Each channel is divided by it; likewise.
         resize: Height and width the network wants, where the data have others.
         trust_types: Types that a .skops file may hold beside the known.
         trust_pickle: A pickled estimator is loaded, and whatever code is in its file run.
+        like: Data that the model is for, by whose first samples an endpoint shows what it takes and answers.
+        terms: On which an endpoint is asked: budget and rate.
 
     Raises:
         ModelError: It is not there, is no model, would run code of its own when read, or the weights do not fit.
     """
-    network = _network(reference, weights, _Trust(tuple(trust_types), trust_pickle))
+    if is_reference(reference) and weights is None:
+        network = load_remote(reference, like and _shown(like, mean, std, resize), terms)
+    else:
+        network = _network(reference, weights, _Trust(tuple(trust_types), trust_pickle))
     mean, std = network.mean if mean is None else mean, network.std if std is None else std
     module = preprocessed(network.module, mean, std, resize)
     path = Path(reference).expanduser()
-    name = (path.resolve().name if path.is_dir() else path.stem) if path.exists() else reference
+    name = (path.resolve().name if path.is_dir() else path.stem) if path.exists() else _bare(reference)
     return Model(
         name=slug(name) or "model",
         reference=reference,
@@ -75,6 +90,17 @@ def load_model(
         classes=network.classes,
         description=network.description,
     )
+
+
+def _shown(data: Data, mean: Floats | None, std: Floats | None, resize: tuple[int, int] | None) -> Data:
+    """The first samples, as the model gets to see them."""
+    x = preprocessed(nn.Identity(), mean, std, resize)(data.x[:_SHOWN])
+    return replace(data, x=x, y=data.y[:_SHOWN])
+
+
+def _bare(reference: str) -> str:
+    """An address without what is the same in all or may be secret."""
+    return reference.partition("://")[2].partition("?")[0] if is_reference(reference) else reference
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,215 @@
+"""A model behind HTTP, as a function from rows to answers that asks each row once.
+
+What has been asked before, by this run or any other of this user, is answered from the ledger. The rest goes out in
+requests of some rows, several at a time. Where the budget is spent a row has no answer: nan for its scores, -1 for its
+label.
+"""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+from sapper.endpoints.client import Client, Stopped
+from sapper.endpoints.service import Answer, BadAnswerError, Service, key_of
+from sapper.endpoints.settings import Settings
+from sapper.endpoints.store import Count, Row, Store
+from sapper.errors import ModelError, require_positive
+from sapper.log import Usage
+
+_WORTH_IT = 8
+"""Rows that are not spread over several requests."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which an endpoint is asked."""
+
+    account: str = "python"
+    """Whose budget it is; a run's own name, which stays the same when it goes on."""
+    budget: int | None = None
+    """Most rows sent, each counted once, retried or not; answers from the ledger are free."""
+    rate: float | None = None
+    """Most requests a second, retries included."""
+
+    def __post_init__(self) -> None:
+        require_positive("budget", self.budget)
+        require_positive("rate", self.rate)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a row's answer is."""
+
+    access: Literal["labels", "scores"]
+    names: tuple[str, ...] | None
+    """Of the classes, where labels are told by them."""
+    classes: int | None
+
+    def check(self, answer: Answer) -> None:
+        """Raises:
+        BadAnswerError: It is another kind of answer, or of other classes.
+        """
+        if self.access == "labels":
+            self.label(answer)
+        elif not isinstance(answer, list):
+            raise BadAnswerError(f"answered with the label {answer!r} where scores were expected")
+        elif self.classes is not None and len(answer) != self.classes:
+            raise BadAnswerError(f"answered with {len(answer)} classes where there were {self.classes}")
+
+    def label(self, answer: Answer) -> int:
+        if isinstance(answer, list):
+            raise BadAnswerError(f"answered with {len(answer)} scores where a label was expected")
+        if self.names and str(answer) in self.names:
+            return self.names.index(str(answer))
+        number = answer if isinstance(answer, int) else int(answer) if answer.isdecimal() else -1
+        if not 0 <= number < (self.classes or 0):
+            raise BadAnswerError(
+                f"answered with the label {answer!r} where one of {self.classes} classes was expected; name them in a TOML "
+                "file, classes = […]"
+            )
+        return number
+
+
+class Endpoint:
+    """To be called with inputs; `nth` counts how often a row has been asked on purpose (see `again`)."""
+
+    def __init__(self, settings: Settings, service: Service, client: Client, store: Store, terms: Terms) -> None:
+        self.settings, self.service, self.terms, self.store = settings, service, terms, store
+        self._client = client
+        self._threads: ThreadPoolExecutor | None = None
+        self.kind: Kind | None = None
+        self.is_spent = False
+        """A row has gone without an answer."""
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Labels (rows,) or scores (rows, classes)."""
+        return self._array(self.answers(x))
+
+    def again(self, x: np.ndarray) -> np.ndarray:
+        """Asks for second answers, each row by itself, past the first ones in the ledger; they are kept and counted too."""
+        return self._array(self.answers(x, nth=1, rows=1))
+
+    def answers(self, x: np.ndarray, nth: int = 0, rows: int | None = None) -> list[Answer | None]:
+        """A row's answer; None where there is none to be had."""
+        inputs = self.service.inputs(x)
+        keys = [None if one is None else key_of(one) for one in inputs]
+        wanted = {key: one for key, one in zip(keys, inputs, strict=True) if key is not None and one is not None}
+        known = self.store.answers(list(wanted), nth)
+        fresh = {key: wanted[key] for key in wanted if key not in known}
+        if cached := sum(key in known for key in keys if key is not None):
+            self.store.note_known(self.terms.account, cached)
+        if fresh:
+            known |= self._asked(fresh, nth, rows)
+        return [None if key is None else known.get(key) for key in keys]
+
+    def count(self) -> Count:
+        return self.store.count(self.terms.account)
+
+    def usage(self) -> Usage:
+        access = self.kind.access if self.kind else ""
+        return Usage(
+            url=self.settings.url, access=access, ledger=str(self.store.path), budget=self.terms.budget,
+            is_spent=self.is_spent, **msgspec.structs.asdict(self.count()),
+        )  # fmt: skip
+
+    def rows(self) -> list[Row]:
+        return self.store.rows(self.terms.account)
+
+    def told(self) -> str:
+        """For a progress bar."""
+        most = "" if self.terms.budget is None else f" of {self.terms.budget}"
+        return f"{self.store.charged(self.terms.account)}{most} queries"
+
+    def _asked(self, fresh: dict[bytes, bytes], nth: int, rows: int | None) -> dict[bytes, Answer]:
+        """The answers of those that the budget allows."""
+        keys = self._affordable(list(fresh), nth)
+        if len(keys) < len(fresh):
+            self.is_spent = True
+        most = 1 if self.service.is_single else rows or self.settings.rows
+        spread = max(_WORTH_IT, -(-len(keys) // self.settings.in_flight))
+        size = most if self.terms.rate else min(most, spread)
+        parts = [keys[start : start + size] for start in range(0, len(keys), size)]
+        found: dict[bytes, Answer] = {}
+        for answers in self._at_once(
+            [partial(self._request, {key: fresh[key] for key in part}, nth) for part in parts]
+        ):
+            found |= answers
+        return found
+
+    def _affordable(self, keys: list[bytes], nth: int) -> list[bytes]:
+        """The first of them, in order, as far as the budget goes; those that are paid for are among them in any case."""
+        if self.terms.budget is None:
+            return keys
+        paid = self.store.sent(self.terms.account, keys, nth)
+        left = self.terms.budget - self.store.charged(self.terms.account)
+        unpaid = iter(range(len(keys)))
+        return [key for key in keys if key in paid or next(unpaid) < left]
+
+    def _request(self, part: dict[bytes, bytes], nth: int) -> dict[bytes, Answer]:
+        account, keys = self.terms.account, list(part)
+        if not self.store.send(account, keys, nth, self.terms.budget):
+            self.is_spent = True  # another process has spent it
+            return {}
+
+        def read(answer: object) -> dict[bytes, Answer]:
+            answers = self.service.read(answer, len(keys))
+            for one in answers:
+                if self.kind:
+                    self.kind.check(one)
+            return dict(zip(keys, answers, strict=True))
+
+        note = partial(self.store.note_request, account, len(keys))
+        answers = self._client.post(self.service.url, self.service.request(list(part.values())), read, note)
+        self.store.save(answers, nth)
+        return answers
+
+    def _at_once(self, tasks: Sequence[partial[dict[bytes, Answer]]]) -> Iterator[dict[bytes, Answer]]:
+        """Runs the tasks side by side; the first error, or Ctrl-C, ends them, once those that are on their way are back."""
+        if len(tasks) == 1:
+            yield tasks[0]()
+            return
+        self._threads = self._threads or ThreadPoolExecutor(self.settings.in_flight, thread_name_prefix="endpoint")
+        futures = [self._threads.submit(self._or_stop, task) for task in tasks]
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        except BaseException:
+            self._client.stop.set()
+            raise
+        finally:
+            if self._client.stop.is_set():
+                for one in futures:
+                    one.cancel()
+                wait(futures)
+                self._client.stop.clear()
+        errors = [error for one in futures if not one.cancelled() and (error := one.exception())]
+        if errors:
+            raise next((error for error in errors if not isinstance(error, Stopped)), errors[0])
+        yield from (one.result() for one in futures)
+
+    def _or_stop(self, task: partial[dict[bytes, Answer]]) -> dict[bytes, Answer]:
+        try:
+            return task()
+        except BaseException:
+            self._client.stop.set()
+            raise
+
+    def _array(self, answers: list[Answer | None]) -> np.ndarray:
+        if self.kind is None:
+            raise ModelError("expected an endpoint whose kind of answer is known.")
+        if self.kind.access == "labels":
+            try:
+                return np.array([-1 if one is None else self.kind.label(one) for one in answers], np.int64)
+            except BadAnswerError as error:  # of the ledger: new ones are checked as they come
+                raise ModelError(f"{self.settings.url}: {error}.") from None
+        counts = {len(one) for one in answers if isinstance(one, list)}
+        counts |= {self.kind.classes} if self.kind.classes else set()
+        if len(counts) != 1:
+            raise ModelError(f"expected answers of one number of classes, got {sorted(counts) or 'no answer'}.")
+        (classes,) = counts
+        self.kind = replace(self.kind, classes=classes)
+        return np.array([one if isinstance(one, list) else [np.nan] * classes for one in answers], np.float64)

@@ -1,0 +1,126 @@
+"""A budget of rows is kept to the row, and where it ends nothing that was found is lost."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import polars as pl
+import pytest
+import torch
+
+from audits import ask, assert_same_run, audit, rows
+from sapper import log
+from sapper.data.loading import load_data
+from sapper.endpoints.endpoint import Terms
+from sapper.models.loading import load_model
+from sapper.scheduler import craft
+from servers import Handler, classifier, serving
+
+OPTIONS = ("--limit", "24", "--attack", "square:steps=12", "--threat", "linf:0.12", "--batch-size", "24")
+AGAIN = 4
+"""Clean samples whose answer is asked for twice on purpose."""
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAPPER_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("SAPPER_TOKEN", raising=False)
+
+
+def queries(run: Path) -> dict[str, object]:
+    return json.loads((run / "endpoint.json").read_text())
+
+
+def finding(run: Path, check: str) -> log.Finding:
+    (found,) = [one for one in log.read_summary(run).findings if one.check == check]
+    return found
+
+
+def test_the_budget_is_kept_to_the_row_and_more_of_it_goes_on(tmp_path: Path) -> None:
+    run, free = tmp_path / "run", tmp_path / "free"
+    with serving() as served:
+        url = f"{served.url}/invocations"
+        answer = audit(url, *OPTIONS, "--out", run, "--budget", "100")
+        assert served.total == 100
+        assert "100 of 100 queries" in answer.err
+        assert "the budget is spent" in " ".join(answer.out.split())
+        table = rows(run)
+        stopped = table.filter(pl.col("error").is_not_null())
+        assert 0 < len(stopped) < 24
+        assert set(stopped["error"]) == {"the budget of 100 rows was spent before anything was found"}
+        assert table["found"].sum() >= 1  # what was found stays
+        assert queries(run)["is_spent"]
+        assert finding(run, "queries").verdict == finding(run, "cases that could not be run").verdict == "warning"
+        audit(url, *OPTIONS, "--out", run, "--budget", "100")
+        assert served.total == 100
+        audit(url, *OPTIONS, "--out", run, "--budget", "10000")
+        assert Counter(served.rows.values()) == {1: len(served.rows) - AGAIN, 2: AGAIN}
+        assert rows(run)["error"].null_count() == 24
+        audit(url, *OPTIONS, "--out", free)
+        assert_same_run(run, free)
+
+
+def test_a_budget_counts_a_row_once_however_often_it_is_sent(tmp_path: Path) -> None:
+    refused: list[int] = []
+
+    def refuse(handler: Handler) -> None:
+        refused.append(len(handler.rows))
+        handler.reply(500, b"no")
+
+    with serving(rude={2: refuse, 4: refuse, 7: refuse}) as served:
+        path = tmp_path / "service.toml"
+        path.write_text(f'url = "{served.url}/invocations"\nbackoff = 0.01\nrows = 8')
+        audit(path, *OPTIONS, "--out", tmp_path / "run", "--budget", "70")
+        assert queries(tmp_path / "run")["sent"] == 70
+        assert queries(tmp_path / "run")["retried"] == 3
+        assert served.total == 70 + sum(refused)
+
+
+def test_a_budget_that_does_not_reach_the_attacks_says_so_and_keeps_what_it_got(tmp_path: Path) -> None:
+    with serving() as served:
+        for budget in ("20", "5", "26"):
+            answer = ask("audit", f"{served.url}/invocations", *OPTIONS, "--out", tmp_path / "run", "--budget", budget)
+            assert answer.code == 2
+            assert f"the budget of {budget} rows is spent before" in answer.err
+            assert not (tmp_path / "run").exists()
+            assert served.total == max(20, int(budget))
+        audit(f"{served.url}/invocations", *OPTIONS, "--out", tmp_path / "run")
+        assert Counter(served.rows.values()) == {1: len(served.rows) - AGAIN, 2: AGAIN}
+
+
+def test_without_answers_labels_are_nobodys(tmp_path: Path) -> None:
+    data = load_data("digits", limit=12)
+    with serving(answer=lambda x: classifier().predict(x).tolist()) as served:
+        model = load_model(f"{served.url}/invocations", like=data, terms=Terms(budget=10))
+        answer = model.module(data.x)
+        assert answer.isnan().all(1).tolist() == [False] * 10 + [True] * 2
+        assert (answer[:10].argmax(1).numpy() == classifier().predict(data.x[:10].flatten(1).numpy())).all()
+
+
+def test_craft_keeps_what_was_found_when_the_budget_ends(tmp_path: Path) -> None:
+    data = load_data("digits", limit=30)
+    with serving() as served:
+        free = load_model(f"{served.url}/invocations", like=data, terms=Terms("free"))
+        whole = craft(free.module, data.x, data.y, attack="square:steps=15", threat="linf:0.2")
+    with serving() as served:
+        some = load_model(f"{served.url}/invocations", like=data, terms=Terms(budget=150))
+        part = craft(some.module, data.x, data.y, attack="square:steps=15", threat="linf:0.2")
+        assert served.total == 150
+    assert 0 < int(part.found.sum()) < int(whole.found.sum())
+    assert bool(whole.found[part.found].all())
+    torch.testing.assert_close(part.x_adv[part.found], whole.x_adv[part.found])
+    assert not bool(part.broken[part.found].any())
+    assert int(part.forwards.sum()) <= 150 + 8
+
+
+def test_a_budget_for_a_model_that_is_no_endpoint_is_refused(tmp_path: Path) -> None:
+    import skops.io
+
+    skops.io.dump(classifier(), tmp_path / "digits.skops")
+    answer = ask("audit", tmp_path / "digits.skops", *OPTIONS, "--budget", "5")
+    assert answer.code == 2
+    assert "--budget and --rate are for endpoints" in answer.err
+    for option, value in (("--budget", "0"), ("--rate", "-1")):
+        answer = ask("audit", "http://127.0.0.1:1/invocations", *OPTIONS, option, value)
+        assert answer.code == 2
+        assert "above 0" in answer.err
