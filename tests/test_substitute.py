@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from sapper.errors import UsageError
-from sapper.substitute import Schedule, by_hyperplane, by_jacobian, reservoir
+from sapper.questions import Schedule
+from sapper.substitute import by_hyperplane, by_jacobian, reservoir
 from toys import linear
 
 
@@ -34,7 +35,7 @@ def test_a_budget_is_spent_to_the_last_question_and_never_beyond() -> None:
 def test_the_direction_alternates_every_period() -> None:
     steps = [Schedule(step_size=0.1, period=3).step(number) for number in range(10)]
     assert steps == [0.1, 0.1, 0.1, -0.1, -0.1, -0.1, 0.1, 0.1, 0.1, -0.1]
-    assert {Schedule(period=None).step(number) for number in range(10)} == {0.1}
+    assert {Schedule(period=0).step(number) for number in range(10)} == {0.1}
     assert [Schedule(period=1).step(number) for number in range(3)] == [0.1, -0.1, 0.1]
 
 
@@ -42,7 +43,7 @@ def test_values_that_make_no_schedule_are_refused() -> None:
     with pytest.raises(UsageError, match="step_size"):
         Schedule(step_size=0.0)
     with pytest.raises(UsageError, match="period"):
-        Schedule(period=0)
+        Schedule(period=-1)
     with pytest.raises(UsageError, match="kappa"):
         Schedule(kappa=0)
     with pytest.raises(UsageError, match="sigma"):
