@@ -87,8 +87,6 @@ def test_the_substitute_is_a_model_folder_and_agrees_as_often_as_is_said(
     alike = (again.module(held).argmax(1) == network(held).argmax(1)).double().mean().item()
     assert stolen.spoils.agreement == pytest.approx(alike)
     assert alike > 0.7
-    assert stolen.spoils.rounds[0].agreement is not None
-    assert alike > stolen.spoils.rounds[0].agreement
     assert torch.equal(stolen.module(held), again.module(held))
 
 

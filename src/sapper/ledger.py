@@ -9,16 +9,26 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from sapper.attack import Case
 from sapper.oracle import GradientOracle
-from sapper.tensors import Batch, Labels, Logits, Mask, take
+from sapper.tensors import Batch, Labels, Logits, Mask, Scalars, take
 
 
 class Ledger:
     """One row a case of the whole job."""
 
-    def __init__(self, oracle: GradientOracle, case: Case, queries: int | None = None) -> None:
+    def __init__(
+        self, oracle: GradientOracle, case: Case, queries: int | None = None, *, transfer: bool = False
+    ) -> None:
+        """Args:
+        oracle: The model.
+        case: All cases.
+        queries: Most questions about each.
+        transfer: The cases are to fool another model. Under a budget they are then tried to the end, and what this model is
+            surest of being wrong about is kept, not what is closest.
+        """
         rows, device = len(case.x), case.x.device
         self.oracle = oracle
         self.queries = queries
@@ -32,6 +42,8 @@ class Ledger:
         """The closest success, where there is one."""
         self.last = case.x.clone()
         """The last candidate."""
+        self.surest = torch.full_like(self.distance, torch.inf) if transfer and case.threat.eps is not None else None
+        """The goal's margin at what is kept, where that is the surest and not the closest."""
         self.steps = torch.zeros_like(self.forwards)
         """Steps behind the closest success, or all that were taken where there is none."""
         self._taken = torch.zeros_like(self.forwards)
@@ -56,6 +68,11 @@ class Ledger:
         found = self.found[case.index]
         return closed | (found & (self.distance[case.index] == 0) if case.threat.eps is None else found)
 
+    @property
+    def kept(self) -> Mask:
+        """Where `x_adv` is something that was asked about."""
+        return self.found if self.surest is None else self.surest < torch.inf
+
     def _spent(self, case: Case) -> Mask:
         if self.queries is None:
             return torch.zeros_like(case.index, dtype=torch.bool)
@@ -69,6 +86,9 @@ class Ledger:
         self.best_margin[rows] = self.best_margin[rows].fmin(margin)
         self.forwards[rows] += 1
         self.broken[rows] |= ~logits.isfinite().all(1)
+        if self.surest is not None:
+            self._keep_surest(self.surest, case, x_adv, margin.where(~self.broken[rows] & ~spent, torch.inf))
+            return
         reached = (case.goal.reached(logits.argmax(1), logits) & ~self.broken[rows] & ~spent).nonzero()[:, 0]
         if not len(reached):
             return
@@ -80,6 +100,14 @@ class Ledger:
         self.distance[rows] = distance[better]
         self.x_adv[rows] = x_adv[better]
         self.steps[rows] = self._taken[rows] + case.age[better]
+
+    def _keep_surest(self, surest: Tensor, case: Case, x_adv: Batch, margin: Scalars) -> None:
+        """The legal input with the least margin; not the sample itself, which is no attempt."""
+        rows, tried = case.index, case.threat.distance(x_adv, case.x) > 0
+        better = tried & (margin < surest[rows]) & case.threat.legal(x_adv, case.x)
+        rows = rows[better]
+        surest[rows] = margin[better]
+        self.x_adv[rows] = x_adv[better]
 
     def look_at(self, case: Case, gradient: Batch) -> bool:
         """Counts a backward pass, and whether its gradient can be followed; says whether any entry is nan or infinite."""

@@ -44,7 +44,9 @@ class Preflight:
     remedies: Remedies
 
 
-def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: bool = False) -> Preflight:
+def inspect(
+    module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: bool = False, frugal: bool = False
+) -> Preflight:
     """Runs the checks.
 
     Args:
@@ -52,6 +54,7 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
         data: The labels and bounds.
         x: The samples as they will be attacked, on the model's device and in its type.
         batch_size: Rows at once.
+        frugal: Nothing is asked but each sample, once; what that does not tell is not looked at.
         heal: Remedies will be applied to what the attacks are shown; else the findings say what could be done.
 
     Raises:
@@ -62,12 +65,13 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     with frozen(module):
         oracle = TorchOracle(module)
         logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
-        again = oracle.logits(x[:_ROWS])
-        alone = torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])
+        again = logits[:_ROWS] if frugal else oracle.logits(x[:_ROWS])
+        alone = logits[:4] if frugal else torch.cat([oracle.logits(row[None]) for row in x[:4]])
     _check_finite(logits)
     repeats = _repeats(logits[:_ROWS], again, heal=heal)
     outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
+    rows_apart = _rows_apart(logits[: len(alone)], alone, is_random=is_random)
     if heal and is_random:
         remedies = msgspec.structs.replace(remedies, calls=CALLS)
     classes, top = logits.shape[1], int(data.y.max())
@@ -76,15 +80,17 @@ def inspect(module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: b
     predictions = logits.argmax(1)  # not of the softmax, which may tie where logits do not
     accuracy = float((predictions.cpu() == data.y).double().mean())
     with frozen(module):
-        if given == "gradients":
+        if frugal:
+            gradients = None
+        elif given == "gradients":
             gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
         else:
             gradients = _promised(given)
-        better = None if is_random else _better(module, data, x)
+        better = None if is_random or frugal else _better(module, data, x)
     found = [
         mode,
-        repeats,
-        _rows_apart(logits[: len(alone)], alone, is_random=is_random),
+        None if frugal else repeats,
+        None if frugal else rows_apart,
         outputs,
         gradients,
         _input_range(data),

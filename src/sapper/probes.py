@@ -46,6 +46,8 @@ class View:
     """Of the model, for one answer that is shown."""
     size: int
     """Rows at once."""
+    transfer: bool = False
+    """What is shown is another model, a substitute."""
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,6 @@ from sapper.tensors import Batch, Labels, join, take
 from sapper.theft_spec import ROUNDS, SUBSTITUTE, Round, Spoils, Theft
 from sapper.threat import Threat
 
-_HELD_OUT, _SHARE = (
-    1000,
-    10,
-)  # samples to measure agreement on: at most so many, and at most one in so many of the budget
-_STEP = 0.1  # of the data's range, as the papers'
 _ROWS = 512
 
 
@@ -124,32 +119,13 @@ def steal(
         raise DataError("expected x as a tensor of samples, rows first.")
     data = Data("samples", x.detach().cpu().float(), torch.zeros(len(x), dtype=torch.int64), (), bounds)
     spec = Theft(
-        endpoint="a module", seed_data="a tensor", bounds=bounds, budget=budget, seeds=seeds,
-        held_out=held_out_count(held_out, len(x), seeds, budget), rounds=rounds, architecture=architecture, epochs=epochs,
-        batch_size=batch_size, learning_rate=learning_rate, momentum=momentum,
-        step_size=usual_step(step_size, architecture, data), period=period, sigma=sigma, kappa=kappa, quantize=quantize,
-        seed=seed, endpoint_digest=digest(model), data_digest=data.digest(),
-    )  # fmt: skip
+        endpoint="a module", seed_data="a tensor", bounds=bounds, budget=budget, seeds=seeds, held_out=held_out,
+        rounds=rounds, architecture=architecture, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        momentum=momentum, step_size=step_size, period=period, sigma=sigma, kappa=kappa, quantize=quantize, seed=seed,
+        endpoint_digest=digest(model), data_digest=data.digest(),
+    ).settled(len(x), x[0].numel())  # fmt: skip
     substitute, spoils = rob(spec, model, data, out, console or Console(quiet=True), at_once=at_once)
     return Stolen(substitute, out, spoils)
-
-
-def held_out_count(wanted: int | None, samples: int, seeds: int, budget: int | None) -> int:
-    """How many samples agreement is measured on."""
-    left = max(0, samples - seeds)
-    if wanted is None:
-        return min(left, _HELD_OUT, _HELD_OUT if budget is None else budget // _SHARE)
-    if not 0 <= wanted <= left:
-        raise DataError(f"expected held-out samples from 0 to the {left} that {seeds} seeds leave, got {wanted}.")
-    return wanted
-
-
-def usual_step(wanted: float | None, architecture: str, data: Data) -> float:
-    """How far new inputs are moved."""
-    if wanted is not None:
-        return wanted
-    lower, upper = data.bounds
-    return _STEP * (upper - lower) * (data.x[0].numel() ** 0.5 if architecture == "svm" else 1.0)
 
 
 def rob(
@@ -158,7 +134,7 @@ def rob(
     """Does what the spec asks, or what is left of it, and writes the steal folder.
 
     Args:
-        spec: Complete.
+        spec: Settled.
         module: What is stolen.
         data: The seeds, and the held-out samples behind them.
         out: The folder.
@@ -176,7 +152,7 @@ def rob(
     done: list[Round] = []
     with frozen(module), CaseProgress(console) as progress:
         endpoint = Endpoint(module, progress, at_once)
-        held = _asked(endpoint, out / "held-out", "held-out", lambda: samples[spec.seeds : spec.seeds + spec.held_out])
+        held = _asked(endpoint, out / "held-out", "held-out", lambda: samples[spec.seeds : spec.seeds + spec.held])
         known, substitute = _Known(samples[:0], held.y[:0]), nn.Sequential()
         for number, new in enumerate(asks):
             make = partial(_moved, spec, number, new, known, substitute) if number else lambda: samples[: spec.seeds]
@@ -289,7 +265,7 @@ def _spoils(spec: Theft, asks: list[int], done: list[Round], names: tuple[str, .
         seed_data=spec.seed_data,
         architecture=spec.architecture,
         budget=spec.budget,
-        held_out_queries=spec.held_out,
+        held_out_queries=spec.held,
         training_queries=done[-1].samples,
         queries=done[-1].queries,
         finished=finished,

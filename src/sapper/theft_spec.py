@@ -1,15 +1,22 @@
 """What a theft was asked to do, and what came of it: spec.toml and rounds.json of a steal folder. Imports no torch."""
 
 import hashlib
+import math
 import shlex
 from pathlib import Path
 
 import msgspec
+from msgspec.structs import replace
 
 from sapper.errors import DataError, RunError, UsageError, require_not_negative, require_positive
 from sapper.questions import Schedule
 
 ROUNDS = "rounds.json"
+_HELD_OUT, _SHARE = (
+    1000,
+    10,
+)  # samples to measure agreement on: at most so many, and at most one in so many of the budget
+_STEP = 0.1  # of the data's range, as the papers'
 SUBSTITUTE = "substitute"
 """The model folder in a steal folder."""
 
@@ -19,13 +26,20 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     endpoint: str
     """As the user wrote it; `endpoint_digest` says which that was."""
+    weights: str | None = None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    resize: tuple[int, int] | None = None
+    trust_types: tuple[str, ...] | None = None
+    trust_pickle: bool | None = None
     seed_data: str
     split: str = "test"
     bounds: tuple[float, float] = (0.0, 1.0)
     budget: int | None = None
     """Most questions in all, those about held-out samples too."""
     seeds: int = 100
-    held_out: int = 0
+    held_out: int | None = None
+    """Samples that agreement is measured on; see `settled`."""
     rounds: int | None = None
     """Most augmentations."""
     architecture: str = "mlp"
@@ -33,7 +47,7 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     batch_size: int | None = None
     learning_rate: float | None = None
     momentum: float | None = None
-    step_size: float
+    step_size: float | None = None
     period: int = 3
     sigma: int | None = None
     kappa: int = 400
@@ -42,9 +56,25 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     endpoint_digest: str = ""
     data_digest: str = ""
 
+    def settled(self, samples: int, features: int) -> "Theft":
+        """With what was left out: how many samples are held out, and how far new inputs are moved."""
+        left, share = max(0, samples - self.seeds), _HELD_OUT if self.budget is None else self.budget // _SHARE
+        held_out = min(left, _HELD_OUT, share) if self.held_out is None else self.held_out
+        if not 0 <= held_out <= left:
+            raise DataError(
+                f"expected held-out samples from 0 to the {left} that {self.seeds} seeds leave, got {held_out}."
+            )
+        usual = _STEP * (self.bounds[1] - self.bounds[0]) * (math.sqrt(features) if self.architecture == "svm" else 1)
+        return replace(self, held_out=held_out, step_size=usual if self.step_size is None else self.step_size)
+
+    @property
+    def held(self) -> int:
+        return self.held_out or 0
+
     @property
     def schedule(self) -> Schedule:
-        return Schedule(step_size=self.step_size, period=self.period, sigma=self.sigma, kappa=self.kappa)
+        step = _STEP if self.step_size is None else self.step_size
+        return Schedule(step_size=step, period=self.period, sigma=self.sigma, kappa=self.kappa)
 
     def asks(self, samples: int) -> list[int]:
         """How many questions each round asks, of so many samples.
@@ -56,14 +86,14 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         for name in ("seeds", "budget", "batch_size", "epochs"):
             require_positive(name, getattr(self, name))
         require_not_negative("rounds", self.rounds or 0)
-        if self.seeds + self.held_out > samples:
+        if self.seeds + self.held > samples:
             raise DataError(
-                f"expected {self.seeds} seeds and {self.held_out} held-out samples, got {samples} samples in all."
+                f"expected {self.seeds} seeds and {self.held} held-out samples, got {samples} samples in all."
             )
-        left = None if self.budget is None else self.budget - self.held_out
+        left = None if self.budget is None else self.budget - self.held
         if left is not None and left < self.seeds:
             raise UsageError(
-                f"a budget of {self.budget} is too small for {self.held_out} held-out samples and {self.seeds} seeds: give "
+                f"a budget of {self.budget} is too small for {self.held} held-out samples and {self.seeds} seeds: give "
                 "fewer of either, or a larger budget."
             )
         return self.schedule.rounds(self.seeds, left, self.rounds)
@@ -98,11 +128,14 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         plain = self.plain()
         for field in msgspec.structs.fields(Theft):
             value = plain.get(field.name)
-            if field.name in ("endpoint", "endpoint_digest", "data_digest") or value in (None, field.default):
-                continue
             values = value if isinstance(value, list | tuple) else [value]
-            if values != list(field.default if isinstance(field.default, tuple) else ()):
-                words += [f"--{field.name.replace('_', '-')}", *map(str, values)]
+            usual = list(field.default) if isinstance(field.default, tuple) else [field.default]
+            if (
+                field.name not in ("endpoint", "endpoint_digest", "data_digest")
+                and value is not None
+                and values != usual
+            ):
+                words += [f"--{field.name.replace('_', '-')}", *(str(one) for one in values if one is not True)]
         return shlex.join(words)
 
 
@@ -150,6 +183,17 @@ class Spoils(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def agreement(self) -> float | None:
         return self.rounds[-1].agreement if self.rounds else None
+
+
+def substitute_in(reference: str) -> str:
+    """The model folder of a steal folder; any other reference as it is."""
+    folder = Path(reference).expanduser()
+    return str(folder / SUBSTITUTE) if (folder / ROUNDS).is_file() else reference
+
+
+def agreement_of(model: Path) -> float | None:
+    """How often a substitute in its steal folder answers as what it was stolen from, where that is known."""
+    return read_spoils(model.parent).agreement if (model.parent / ROUNDS).is_file() else None
 
 
 def read_spoils(folder: Path) -> Spoils:
