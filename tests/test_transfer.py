@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 import torch
 from safetensors.numpy import save_file
@@ -162,8 +163,55 @@ def test_the_run_says_what_it_was_crafted_on_and_what_it_cost(run: Path, stolen:
     (finding,) = [one for one in log.read_summary(run).findings if one.check == "transfer"]
     agreement = json.loads((stolen / "rounds.json").read_text())["rounds"][-1]["agreement"]
     assert f"{stolen / 'substitute'} ({agreement:.1%} agreement)" in finding.evidence
-    assert "the model was asked 120 times, 40 of them about clean samples" in finding.evidence
+    assert "it was asked 120 times, 40 of them about clean samples" in finding.evidence
     assert f"--via {stolen / 'substitute'}" in log.read_environment(run)["command"]
+
+
+def test_the_report_shows_what_transfers(run: Path) -> None:
+    page = (run / "report.html").read_text()
+    table = rows(run).filter(pl.col("fools_substitute"))
+    assert "What transfers" in page
+    assert "The model was asked 120 questions in all" in page
+    assert "mifgsm: the substitute" in page  # the curve's legend
+    assert len(table) > 40
+
+
+def test_the_report_of_a_theft_stands_alone_and_tells_every_round(stolen: Path) -> None:
+    page = (stolen / "report.html").read_text()
+    assert "After 500 questions a substitute answers as" in page
+    assert page.count('alt="taken for') == 8 * 3  # seeds, and the two rounds that moved every input
+    assert "<script" not in page
+    assert "450" in page
+
+
+def test_stealing_tells_its_rounds_as_json_and_is_not_done_twice(endpoint: Path, stolen: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in stolen.rglob("inputs.safetensors")}
+    answer = ask(
+        "steal", endpoint, "--seed-data", "digits", "--split", "train", "--budget", "500", "--architecture", "softmax",
+        "--epochs", "60", "--out", stolen, "--json",
+    )  # fmt: skip
+    assert answer.code == 0, answer.err
+    told = json.loads(answer.out)
+    assert [one["new"] for one in told["rounds"]] == [100, 100, 200, 50]
+    assert before == {path: path.stat().st_mtime_ns for path in stolen.rglob("inputs.safetensors")}
+    known = log.read_environment(stolen)["command"]
+    assert known == (
+        f"sapper steal {endpoint} --seed-data digits --split train --budget 500 --held-out 50 --architecture softmax "
+        "--epochs 60 --step-size 0.1"
+    )
+
+
+def test_what_cannot_be_stolen_is_said(endpoint: Path, tmp_path: Path) -> None:
+    for words, message in (
+        ((), "a budget of questions or a number of rounds"),
+        (("--budget", "50"), "too small for 0 held-out samples and 100 seeds"),
+        (("--budget", "300", "--held-out", "900"), "held-out samples from 0 to the 400"),
+        (("--rounds", "1", "--at-once", "0"), "at-once"),
+    ):
+        answer = ask("steal", endpoint, "--seed-data", "digits", "--out", tmp_path / "out", *words)
+        assert answer.code == 2, words
+        assert message in " ".join(answer.err.split())
+    assert not (tmp_path / "out").exists()
 
 
 def test_several_substitutes_are_one_by_their_mean(endpoint: Path, stolen: Path, tmp_path: Path) -> None:

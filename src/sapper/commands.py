@@ -28,6 +28,7 @@ from sapper.models.loading import load_model
 from sapper.models.programs import brief
 from sapper.report import study_pages
 from sapper.report.page import write_report
+from sapper.report.theft_page import write_theft
 from sapper.run import audit, jobs, standard
 from sapper.spec import Spec
 from sapper.study_run import find, run_study, studies
@@ -131,11 +132,12 @@ def run_steal(
     spec = spec.settled(len(data), data.x[0].numel())
     folder = out or Path("runs") / f"steal-{model.name}-{spec.digest()}"
     _, spoils = rob(spec, model.module.to(_device(device)), data, folder, console, at_once=at_once)
+    page = write_theft(folder)
     if as_json:
         _write_json(spoils)
         return
     print_spoils(spoils, printer)
-    printer.print(f"substitute: {folder / SUBSTITUTE}", markup=False, highlight=False, soft_wrap=True)
+    printer.print(f"substitute: {folder / SUBSTITUTE}\nreport: {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_spoils(spoils: Spoils, printer: Console) -> None:

@@ -133,7 +133,7 @@ def _transferred(run: Path, trials: list[_Trial]) -> Finding:
     for trial in trials:
         fooled = trial.cases.filter(pl.col("fools_substitute"))
         both = int(fooled["found"].sum())
-        told.append(f"{both} of {len(fooled)} that fooled it by {trial.attack} under {trial.threat} fooled the model")
+        told.append(f"{both} of {len(fooled)} ({trial.attack} {trial.threat})")
     known = [(one["reference"], one["agreement"]) for one in log.read_environment(run).get("via", [])]
     names = " and ".join(f"{name} ({a:.1%} agreement)" if a is not None else name for name, a in known)
     asked = sum(int(trial.cases["forwards"].sum()) for trial in trials)
@@ -141,8 +141,8 @@ def _transferred(run: Path, trials: list[_Trial]) -> Finding:
     return Finding(
         "transfer",
         "note",
-        f"crafted on {names}: {'; '.join(told)}; the model was asked {clean + asked} times, {clean} of them about clean "
-        "samples",
+        f"crafted on {names}; of what fooled that, the model was fooled by {', '.join(told)}; it was asked {clean + asked} "
+        f"times, {clean} of them about clean samples",
         "what does not transfer is not thereby robust: a substitute that agrees more often, or several (--via A --via B), "
         "may carry further",
     )

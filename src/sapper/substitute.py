@@ -15,8 +15,25 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from sapper.citation import Paper
 from sapper.oracle import TorchOracle, frozen
 from sapper.tensors import Batch, Labels, Logits, per_row, scaled
+
+PAPERS = (
+    Paper(
+        title="Practical Black-Box Attacks against Machine Learning",
+        authors="N. Papernot, P. McDaniel, I. Goodfellow, S. Jha, Z. B. Celik, A. Swami",
+        year=2017,
+        url="https://arxiv.org/abs/1602.02697",
+        venue="ACM Asia Conference on Computer and Communications Security",
+    ),
+    Paper(
+        title="Transferability in Machine Learning: from Phenomena to Black-Box Attacks using Adversarial Samples",
+        authors="N. Papernot, P. McDaniel, I. Goodfellow",
+        year=2016,
+        url="https://arxiv.org/abs/1605.07277",
+    ),
+)
 
 _ROWS = 512
 

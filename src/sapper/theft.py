@@ -14,7 +14,9 @@ What has been answered is never asked again: a theft that was stopped goes on wi
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 
 import msgspec
@@ -25,6 +27,7 @@ from torch import Tensor, nn
 from sapper import log, noise
 from sapper.answers import Endpoint, kept
 from sapper.data.dataset import Data
+from sapper.environment import PACKAGES, commit
 from sapper.errors import DataError, RunError, require_positive
 from sapper.models.architecture import architecture as known_architecture
 from sapper.models.folder import read_folder, write_folder
@@ -33,7 +36,7 @@ from sapper.models.training import learn
 from sapper.oracle import TorchOracle, frozen
 from sapper.progress import CaseProgress
 from sapper.statistics import wilson
-from sapper.substitute import by_hyperplane, by_jacobian, reservoir
+from sapper.substitute import PAPERS, by_hyperplane, by_jacobian, reservoir
 from sapper.tensors import Batch, Labels, join, take
 from sapper.theft_spec import ROUNDS, SUBSTITUTE, Round, Spoils, Theft
 from sapper.threat import Threat
@@ -148,6 +151,8 @@ def rob(
     asks = spec.asks(len(data))
     known_architecture(spec.architecture)  # an unknown one is refused before anything is asked
     _open(out, spec)
+    if not log.read_environment(out):
+        log.write_json(out / "environment.json", _environment(spec))
     samples = _box(spec).rounded(data.x)
     done: list[Round] = []
     with frozen(module), CaseProgress(console) as progress:
@@ -174,6 +179,17 @@ class _Known:
 
     x: Batch
     y: Labels
+
+
+def _environment(spec: Theft) -> dict[str, object]:
+    """What a reader needs beside the spec."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": spec.command(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "commit": commit(),
+        "citations": [{**vars(paper), "bibtex": paper.bibtex()} for paper in PAPERS],
+    }
 
 
 def _box(spec: Theft) -> Threat:
