@@ -205,7 +205,7 @@ def test_what_cannot_be_stolen_is_said(endpoint: Path, tmp_path: Path) -> None:
     for words, message in (
         ((), "a budget of questions or a number of rounds"),
         (("--budget", "50"), "too small for 0 held-out samples and 100 seeds"),
-        (("--budget", "300", "--held-out", "900"), "held-out samples from 0 to the 400"),
+        (("--rounds", "1", "--held-out", "900"), "held-out samples from 0 to the 400"),
         (("--rounds", "1", "--at-once", "0"), "at-once"),
     ):
         answer = ask("steal", endpoint, "--seed-data", "digits", "--out", tmp_path / "out", *words)

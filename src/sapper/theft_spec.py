@@ -128,7 +128,7 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         plain = self.plain()
         for field in msgspec.structs.fields(Theft):
             value = plain.get(field.name)
-            values = value if isinstance(value, list | tuple) else [value]
+            values = list(value) if isinstance(value, list | tuple) else [value]
             usual = list(field.default) if isinstance(field.default, tuple) else [field.default]
             if (
                 field.name not in ("endpoint", "endpoint_digest", "data_digest")
