@@ -248,6 +248,12 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_samples_beyond_their_bounds_are_refused(network: nn.Module, x: torch.Tensor, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"expected x within \[0, 1\]"):
+        steal(network, 2 * x, out=tmp_path / "out", rounds=1, **SMALL)
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_support_vector_machine_can_be_the_substitute(network: nn.Module, x: torch.Tensor, tmp_path: Path) -> None:
     options = {**SMALL, "architecture": "svm", "rounds": 1, "held_out": 100, "epochs": 200}
     stolen = steal(network, x, out=tmp_path / "out", **options)

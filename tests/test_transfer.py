@@ -181,6 +181,9 @@ def test_the_report_of_a_theft_stands_alone_and_tells_every_round(stolen: Path) 
     assert "After 500 questions a substitute answers as" in page
     assert page.count('alt="taken for') == 8 * 3  # seeds, and the two rounds that moved every input
     assert "<script" not in page
+    (stolen / "report.html").unlink()
+    assert ask("report", stolen).out.strip() == str(stolen / "report.html")
+    assert (stolen / "report.html").read_text() == page
     assert "450" in page
 
 

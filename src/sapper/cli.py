@@ -260,14 +260,17 @@ def studies() -> None:
 
 @app.command
 def report(run: Path, /) -> None:
-    """Writes the HTML report of a run again.
+    """Writes the HTML report of a run or a theft again.
 
     Args:
-        run: The run folder.
+        run: The run folder, or the steal folder.
     """
     from sapper.report.page import write_report
+    from sapper.report.theft_page import write_theft
+    from sapper.theft_spec import ROUNDS
 
-    stdout.print(str(write_report(run)), markup=False, highlight=False, soft_wrap=True)
+    page = write_theft(run) if (run / ROUNDS).is_file() else write_report(run)
+    stdout.print(str(page), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command

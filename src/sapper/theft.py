@@ -22,13 +22,14 @@ from pathlib import Path
 import msgspec
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
 from sapper import log, noise
 from sapper.answers import Endpoint, kept
+from sapper.checks import check_data
 from sapper.data.dataset import Data
 from sapper.environment import PACKAGES, commit
-from sapper.errors import DataError, RunError, require_positive
+from sapper.errors import RunError, require_positive
 from sapper.models.architecture import architecture as known_architecture
 from sapper.models.folder import read_folder, write_folder
 from sapper.models.model import digest
@@ -118,9 +119,9 @@ def steal(
         ModelError: The model does not answer like a classifier.
         RunError: `out` holds another theft, or cannot be written.
     """
-    if not isinstance(x, Tensor) or x.ndim < 2 or not len(x):
-        raise DataError("expected x as a tensor of samples, rows first.")
-    data = Data("samples", x.detach().cpu().float(), torch.zeros(len(x), dtype=torch.int64), (), bounds)
+    nothing = torch.zeros(len(x), dtype=torch.int64)
+    check_data(x, nothing, None, Threat.parse("linf:min", lower=bounds[0], upper=bounds[1], quantize=quantize))
+    data = Data("samples", x.detach().cpu().float(), nothing, (), bounds)
     spec = Theft(
         endpoint="a module", seed_data="a tensor", bounds=bounds, budget=budget, seeds=seeds, held_out=held_out,
         rounds=rounds, architecture=architecture, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
