@@ -142,11 +142,7 @@ class TestFactory:
 
     @pytest.mark.parametrize(
         ("attribute", "said"),
-        [
-            ("absent", "AttributeError"),
-            ("broken", "ValueError: no luck"),
-            ("number", r"nn.Module or a fitted estimator, got int"),
-        ],
+        [("absent", "AttributeError"), ("broken", "ValueError: no luck"), ("number", r"nn.Module or a fitted estimator, got int")],
     )
     def test_failures_are_one_line(self, code, attribute, said):
         with pytest.raises(ModelError, match=said):
