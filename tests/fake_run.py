@@ -152,6 +152,7 @@ def _attacked(
         "bad_gradients": [0] * len(sample),
         "first_margin": [2.0] * len(sample),
         "best_margin": [1.0] * len(sample),
+        "fools_substitute": [None] * len(sample),
         "survives_8_bits": [None] * len(sample),
         "clean_confidence": samples["clean_confidence"].to_numpy()[sample],
         "confidence": _null(failed, random.uniform(0.4, 1.0, len(sample))),

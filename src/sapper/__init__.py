@@ -10,17 +10,20 @@ if TYPE_CHECKING:
     from sapper.foreign import Foreign
     from sapper.learning import fit
     from sapper.scheduler import Crafted, craft
+    from sapper.theft import Stolen, steal
 
 _HOMES = {
     "Crafted": "scheduler",
     "Foreign": "foreign",
+    "Stolen": "theft",
     "craft": "scheduler",
     "ensemble": "ensembles",
     "fit": "learning",
+    "steal": "theft",
 }
 
 __version__ = "0.1.0"
-__all__ = ["Crafted", "Foreign", "__version__", "craft", "ensemble", "fit"]
+__all__ = ["Crafted", "Foreign", "Stolen", "__version__", "craft", "ensemble", "fit", "steal"]
 
 
 def __getattr__(name: str) -> Any:

@@ -36,6 +36,7 @@ def audit(
     data: str = "digits",
     threat: Annotated[list[str] | None, Repeat] = None,
     attack: Annotated[list[str] | None, Repeat] = None,
+    via: Annotated[list[str] | None, Repeat] = None,
     goal: str = "misclassification",
     limit: int | None = None,
     seed: int = 0,
@@ -66,6 +67,8 @@ def audit(
         data: digits, mnist, cifar10, an .npz file, a folder of images by class, or Parquet.
         threat: What the attacker may change: linf:8/255, l2:0.5, l1:10, l0:14.5%, l0:112, l0:min. Repeats.
         attack: A name of `sapper attacks`, with options if any: pgd:steps=20, 5*pgd (restarts). Repeats.
+        via: A substitute: attacks are shown this model, and what they make is submitted to MODEL, one question a case. A
+            folder of `sapper steal`, or a model like MODEL; of several (repeats) their mean.
         goal: misclassification, confidence:0.5, targeted:every, targeted:random, targeted:least-likely, targeted:3,
             source-target:2->8.
         limit: Only the first so many samples.
@@ -93,7 +96,8 @@ def audit(
 
     spec = Spec(
         model=model, weights=str(weights) if weights else None, mean=mean, std=std, resize=resize,
-        trust_types=tuple(trust_types) if trust_types else None, trust_pickle=trust_pickle or None, data=data, split=split,
+        trust_types=tuple(trust_types) if trust_types else None, trust_pickle=trust_pickle or None,
+        via=tuple(via) if via else None, data=data, split=split,
         bounds=bounds, limit=limit, goal=goal, threats=tuple(threat or ()), attacks=tuple(attack or ()), seed=seed,
         quantize=quantize, queries=queries, batch_size=batch_size, doctor=doctor,
     )  # fmt: skip
@@ -139,6 +143,90 @@ def train(
 
 
 @app.command
+def steal(
+    endpoint: str,
+    /,
+    *,
+    seed_data: str,
+    budget: int | None = None,
+    out: Path | None = None,
+    architecture: str = "mlp",
+    seeds: int = 100,
+    held_out: int | None = None,
+    rounds: int | None = None,
+    step_size: float | None = None,
+    period: int = 3,
+    sigma: int | None = None,
+    kappa: int = 400,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    momentum: float | None = None,
+    split: str = "test",
+    bounds: tuple[float, float] = (0.0, 1.0),
+    quantize: int | None = None,
+    weights: Path | None = None,
+    mean: Annotated[tuple[float, ...] | None, Many] = None,
+    std: Annotated[tuple[float, ...] | None, Many] = None,
+    resize: tuple[int, int] | None = None,
+    trust_types: Annotated[list[str] | None, Many] = None,
+    trust_pickle: Annotated[bool, Flag] = False,
+    seed: int = 0,
+    at_once: int = 100,
+    device: str = "auto",
+    json: Annotated[bool, Flag] = False,
+) -> None:
+    """Trains a substitute of a model that only answers, to craft on: `sapper audit ENDPOINT --via STEAL_FOLDER`.
+
+    A theft that was stopped goes on with the same command and asks nothing twice.
+
+    Args:
+        endpoint: Any model, as for audit; it is asked for labels only.
+        seed_data: Samples of the kind it classifies, as for audit; their own labels are not used.
+        budget: Most questions in all, those about held-out samples too. Never exceeded.
+        out: The steal folder; by default runs/steal-ENDPOINT-SPEC.
+        architecture: Of the substitute: lenet, mlp, softmax, svm, or another module of sapper.models.
+        seeds: Samples to begin with.
+        held_out: Samples, those behind the seeds, on which agreement with the endpoint is measured, a question each; by
+            default 1000 or what is there, at most a tenth of the budget.
+        rounds: Most augmentations; each doubles the samples (100 seeds and 3 rounds are 800 questions). By default as many
+            as the budget allows.
+        step_size: How far new inputs are moved, in the data's units; by default a tenth of their range.
+        period: The direction alternates every so many rounds; 0 is never.
+        sigma: After so many rounds only some inputs, drawn at random, are moved, so that questions no longer double.
+        kappa: How many these some are.
+        epochs: Passes of each round's training; this and the next three by default as the architecture's recipe says.
+        batch_size: Samples a step.
+        learning_rate: Of the first step.
+        momentum: Share of the last step that is kept.
+        split: Part of the seed data: test, train, or a range like train[50000:].
+        bounds: Legal range of the inputs.
+        quantize: Bits a feature: inputs are rounded to this grid before they are asked about (8 for pictures).
+        weights: A safetensors file for package.module:factory.
+        mean: What to subtract from each channel before the endpoint's network.
+        std: What to divide each channel by.
+        resize: Height and width to resize to before the endpoint's network.
+        trust_types: Types that a .skops file may hold beside those known to be harmless.
+        trust_pickle: Load a pickled estimator, running whatever code is in its file.
+        seed: Of all random numbers.
+        at_once: Rows asked about at once, which are what a kill loses at most.
+        device: Of the endpoint: cpu, cuda, cuda:1, or auto.
+        json: Print the rounds as JSON.
+    """
+    from sapper.commands import run_steal
+    from sapper.theft_spec import Theft
+
+    spec = Theft(
+        endpoint=endpoint, weights=str(weights) if weights else None, mean=mean, std=std, resize=resize,
+        trust_types=tuple(trust_types) if trust_types else None, trust_pickle=trust_pickle or None, seed_data=seed_data,
+        split=split, bounds=bounds, budget=budget, seeds=seeds, rounds=rounds, architecture=architecture, epochs=epochs,
+        batch_size=batch_size, learning_rate=learning_rate, momentum=momentum, step_size=step_size, period=period,
+        sigma=sigma, kappa=kappa, quantize=quantize, seed=seed, held_out=held_out,
+    )  # fmt: skip
+    run_steal(spec, out, device, at_once, as_json=json, console=stderr, printer=stdout)
+
+
+@app.command
 def study(
     name: str,
     /,
@@ -176,14 +264,17 @@ def studies() -> None:
 
 @app.command
 def report(run: Path, /) -> None:
-    """Writes the HTML report of a run again.
+    """Writes the HTML report of a run or a theft again.
 
     Args:
-        run: The run folder.
+        run: The run folder, or the steal folder.
     """
     from sapper.report.page import write_report
+    from sapper.report.theft_page import write_theft
+    from sapper.theft_spec import ROUNDS
 
-    stdout.print(str(write_report(run)), markup=False, highlight=False, soft_wrap=True)
+    page = write_theft(run) if (run / ROUNDS).is_file() else write_report(run)
+    stdout.print(str(page), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command

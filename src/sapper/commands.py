@@ -1,5 +1,6 @@
 """What the commands do once their options are read: load, run, print."""
 
+import hashlib
 import shlex
 import sys
 from importlib import import_module
@@ -11,12 +12,14 @@ import torch
 from msgspec.structs import replace
 from rich.console import Console
 from rich.table import Column, Table
+from torch import nn
 
 from sapper import catalogue
 from sapper.attack import stages
 from sapper.claims import Scale
 from sapper.data.loading import load_data
 from sapper.endpoints.endpoint import Terms
+from sapper.ensembles import ensemble
 from sapper.errors import UsageError, require_positive, unknown
 from sapper.foreign import Access, access
 from sapper.goal import KINDS, GoalSpec
@@ -28,9 +31,12 @@ from sapper.models.programs import brief
 from sapper.models.remote import endpoint_of
 from sapper.report import study_pages
 from sapper.report.page import write_report
+from sapper.report.theft_page import write_theft
 from sapper.run import audit, jobs, standard
 from sapper.spec import Spec
 from sapper.study_run import find, run_study, studies
+from sapper.theft import rob
+from sapper.theft_spec import SUBSTITUTE, Spoils, Theft, substitute_in
 
 CAPABILITIES = {
     "gradients": "architecture and weights",
@@ -62,19 +68,29 @@ def run_audit(
         raise UsageError(
             f"--budget and --rate are for endpoints, {spec.model} is none: --queries limits a case's questions."
         )
-    threats, attacks = standard(
-        data, list(spec.threats), list(spec.attacks), access(model.module), learner_of(model.module)
-    )
+    spec, via = _substitutes(spec)
+    given, made = (access(model.module), learner_of(model.module)) if via is None else (access(via), learner_of(via))
+    threats, attacks = standard(data, list(spec.threats), list(spec.attacks), given, made, via=via is not None)
     spec = replace(
         spec, threats=tuple(threats), attacks=tuple(attacks), model_digest=model.digest, data_digest=data.digest()
     )
-    run, summary = audit(spec, model, data, out, where, console)
+    run, summary = audit(spec, model, data, out, where, console, via)
     page = write_report(run)
     if as_json:
         sys.stdout.write((run / "summary.json").read_text(encoding="utf-8"))
         return
     print_summary(summary, printer)
     printer.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _substitutes(spec: Spec) -> tuple[Spec, nn.Module | None]:
+    """What the attacks are shown in place of the model, and the spec that says which it is."""
+    if not spec.via:
+        return spec, None
+    found = [load_model(substitute_in(reference)) for reference in spec.via]
+    known = hashlib.sha256("".join(one.digest for one in found).encode()).hexdigest()
+    spec = replace(spec, via=tuple(one.reference for one in found), via_digest=known)
+    return spec, found[0].module if len(found) == 1 else ensemble([one.module for one in found])
 
 
 def print_summary(summary: Summary, printer: Console) -> None:
@@ -107,6 +123,46 @@ def run_compare(first: Path, second: Path, *, as_json: bool, printer: Console) -
         sys.stdout.write(msgspec.json.encode(comparison).decode() + "\n")
     else:
         compare.print_comparison(comparison, printer)
+
+
+def run_steal(
+    spec: Theft, out: Path | None, device: str, at_once: int, *, as_json: bool, console: Console, printer: Console
+) -> None:
+    spec.asks(sys.maxsize)  # what can be refused before anything is loaded
+    console.print(f"loading {spec.seed_data} and {spec.endpoint}", style="dim", markup=False, highlight=False)
+    data = load_data(spec.seed_data, split=spec.split, bounds=spec.bounds)
+    model = load_model(
+        spec.endpoint,
+        weights=Path(spec.weights) if spec.weights else None,
+        mean=spec.mean,
+        std=spec.std,
+        resize=spec.resize,
+        trust_types=spec.trust_types or (),
+        trust_pickle=spec.trust_pickle or False,
+    )
+    spec = replace(spec, endpoint_digest=model.digest, data_digest=data.digest())
+    spec = spec.settled(len(data), data.x[0].numel())
+    folder = out or Path("runs") / f"steal-{model.name}-{spec.digest()}"
+    _, spoils = rob(spec, model.module.to(_device(device)), data, folder, console, at_once=at_once)
+    page = write_theft(folder)
+    if as_json:
+        _write_json(spoils)
+        return
+    print_spoils(spoils, printer)
+    printer.print(f"substitute: {folder / SUBSTITUTE}\nreport: {page}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_spoils(spoils: Spoils, printer: Console) -> None:
+    """The rounds as a table, and what was asked."""
+    table = Table(title=f"{spoils.architecture} in place of {spoils.endpoint}", title_justify="left")
+    for name in ("round", "new questions", "samples", "queries in all", "agreement", "95 %"):
+        table.add_column(name, justify="right")
+    for one in spoils.rounds:
+        numbers = map(str, (one.number, one.new, one.samples, one.queries))
+        table.add_row(*numbers, _percent(one.agreement), _interval(one.ci95))
+    printer.print(table)
+    asked = f"{spoils.training_queries} questions to learn from, {spoils.held_out_queries} to measure agreement"
+    printer.print(f"{asked}: {spoils.queries}; {spoils.ended}.", highlight=False)
 
 
 def make_study(
@@ -228,6 +284,8 @@ def _check_early(spec: Spec) -> None:
         raise UsageError(f"expected --quantize from 1 to 16 bits, got {spec.quantize}.")
     if not 0 <= spec.seed < 1 << 63:
         raise UsageError(f"expected --seed from 0 to 2^63 - 1, got {spec.seed}.")
+    if spec.via and spec.queries:
+        raise UsageError("with --via each case is one question to the model: leave out --queries, or lower --limit.")
     lower, upper = spec.bounds
     if not lower < upper:
         raise UsageError(f"expected --bounds LOWER UPPER with LOWER below UPPER, got {lower:g} {upper:g}.")

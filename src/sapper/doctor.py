@@ -34,6 +34,7 @@ MEANINGS = {
     "more steps": "An attack that is given more time should gain nothing, else the figure is the time's, not the model's.",
     "attacks without gradients": "Who sees less should not find more; if he does, the gradients mislead.",
     "transferred samples": "What fools a stand-in trained in seconds should not get past an attack on the model itself.",
+    "transfer": "What fools one model often fools another; these figures are of an attacker who knows a substitute only.",
     "8-bit rounding": "Pictures are stored in 256 levels; a success between them may not survive.",
     "queries": "Every row that an endpoint is asked is paid for once; the ledger answers when it is asked again.",
     "cases that could not be run": "They count as broken, so the figure is too low, and says nothing of the model.",
@@ -111,6 +112,8 @@ def examine(run: Path, work: list[tuple[str, str, str]]) -> list[Finding]:
         work: Attack, threat and shard folder of each job.
     """
     trials = [_Trial(attack, threat, log.read_cases(run, folder)) for attack, threat, folder in work]
+    if any(t.cases["fools_substitute"].is_not_null().any() for t in trials):
+        return [*log.read_preflight(run), _transferred(run, trials), *_errors(trials)]
     probes = log.read_probes(run)
     groups = [[t for t in trials if t.threat == threat] for threat in dict.fromkeys(t.threat for t in trials)]
     along = [_gradients(groups), _loss(groups), _rounding(trials, probes)]
@@ -124,6 +127,27 @@ def examine(run: Path, work: list[tuple[str, str, str]]) -> list[Finding]:
     given = log.read_environment(run).get("model", {}).get("access", "gradients")
     found = [f if given == "gradients" else _without_gradients(f) for f in [*along, *probed] if f]
     return [*log.read_preflight(run), *found, *_errors(trials), *_queries(run)]
+
+
+def _transferred(run: Path, trials: list[_Trial]) -> Finding:
+    """How much of what fooled the substitute fooled the model, and what it was asked."""
+    told = []
+    for trial in trials:
+        fooled = trial.cases.filter(pl.col("fools_substitute"))
+        both = int(fooled["found"].sum())
+        told.append(f"{both} of {len(fooled)} ({trial.attack} {trial.threat})")
+    known = [(one["reference"], one["agreement"]) for one in log.read_environment(run).get("via", [])]
+    names = " and ".join(f"{name} ({a:.1%} agreement)" if a is not None else name for name, a in known)
+    asked = sum(int(trial.cases["forwards"].sum()) for trial in trials)
+    clean = len(log.read_samples(run))
+    return Finding(
+        "transfer",
+        "note",
+        f"crafted on {names}; of what fooled that, the model was fooled by {', '.join(told)}; it was asked {clean + asked} "
+        f"times, {clean} of them about clean samples",
+        "what does not transfer is not thereby robust: a substitute that agrees more often, or several (--via A --via B), "
+        "may carry further",
+    )
 
 
 def _without_gradients(finding: Finding) -> Finding:

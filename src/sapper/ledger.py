@@ -9,17 +9,35 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from sapper.attack import Case
 from sapper.learners import KnownLearner
 from sapper.oracle import GradientOracle, LearnerOracle, silent
-from sapper.tensors import Batch, Labels, Logits, Mask, at_least_single, take
+from sapper.tensors import Batch, Labels, Logits, Mask, Scalars, at_least_single, take
 
 
 class Ledger:
     """One row a case of the whole job."""
 
-    def __init__(self, oracle: GradientOracle, case: Case, queries: int | None = None, lead: float = 0.0) -> None:
+    def __init__(
+        self,
+        oracle: GradientOracle,
+        case: Case,
+        queries: int | None = None,
+        lead: float = 0.0,
+        *,
+        transfer: bool = False,
+    ) -> None:
+        """Args:
+        oracle: The model.
+        case: All cases.
+        queries: Most questions about each.
+        lead: Of the confidence that the cases' goals ask for, how much is wanted only; successes without it are kept until
+            there is one with it.
+        transfer: The cases are to fool another model. Under a budget they are then tried to the end, and what this model is
+            surest of being wrong about is kept, not what is closest.
+        """
         rows, device = len(case.x), case.x.device
         self.oracle = oracle
         self.queries = queries
@@ -39,6 +57,8 @@ class Ledger:
         """The closest success, where there is one; of those without the lead, the surest."""
         self.last = case.x.clone()
         """The last candidate."""
+        self.surest = torch.full_like(self.distance, torch.inf) if transfer and case.threat.eps is not None else None
+        """The goal's margin at what is kept, where that is the surest and not the closest."""
         self.steps = torch.zeros_like(self.forwards)
         """Steps behind the closest success, or all that were taken where there is none."""
         self._taken = torch.zeros_like(self.forwards)
@@ -65,6 +85,11 @@ class Ledger:
         distance = self.distance[case.index]
         return closed | (distance == 0 if case.threat.eps is None else distance < torch.inf)
 
+    @property
+    def kept(self) -> Mask:
+        """Where `x_adv` is something that was asked about."""
+        return self.found if self.surest is None else self.surest < torch.inf
+
     def _spent(self, case: Case) -> Mask:
         if self.queries is None:
             return torch.zeros_like(case.index, dtype=torch.bool)
@@ -80,6 +105,10 @@ class Ledger:
         self.forwards[rows] += ~unanswered
         self.silent[rows] |= unanswered
         self.broken[rows] |= ~logits.isfinite().all(1) & ~unanswered
+        if self.surest is not None:
+            seen = ~(self.broken[rows] | unanswered | spent)
+            self._keep_surest(self.surest, case, x_adv, margin.where(seen, torch.inf))
+            return
         sure = case.goal.reached(logits.argmax(1), logits)
         reached = ((sure | (margin < self.lead)) & ~self.broken[rows] & ~unanswered & ~spent).nonzero()[:, 0]
         if not len(reached):
@@ -95,6 +124,14 @@ class Ledger:
         self._margin[rows] = margin[better]
         self.x_adv[rows] = x_adv[better]
         self.steps[rows] = self._taken[rows] + case.age[better]
+
+    def _keep_surest(self, surest: Tensor, case: Case, x_adv: Batch, margin: Scalars) -> None:
+        """The legal input with the least margin; not the sample itself, which is no attempt."""
+        rows, tried = case.index, case.threat.distance(x_adv, case.x) > 0
+        better = tried & (margin < surest[rows]) & case.threat.legal(x_adv, case.x)
+        rows = rows[better]
+        surest[rows] = margin[better]
+        self.x_adv[rows] = x_adv[better]
 
     def look_at(self, case: Case, gradient: Batch) -> bool:
         """Counts a backward pass, and whether its gradient can be followed; says whether any entry is nan or infinite."""

@@ -56,12 +56,13 @@ CASE = {
     "l2": pl.Float64,
     "linf": pl.Float64,
     "steps": pl.Int64,  # of the attack behind the stored input
-    "forwards": pl.Int64,
-    "backwards": pl.Int64,
+    "forwards": pl.Int64,  # questions to the model; with substitutes one, as what they are asked costs nothing
+    "backwards": pl.Int64,  # of the model, or of the substitute
     "zero_gradients": pl.Int64,  # backward passes that gave nothing to follow: zero, or lost in underflow
     "bad_gradients": pl.Int64,  # backward passes that gave nan or infinity
     "first_margin": pl.Float64,  # how far the goal is off in logits when the attack begins; below 0 it is reached
     "best_margin": pl.Float64,  # the least of all that the attack asked; null where it asked nothing
+    "fools_substitute": pl.Boolean,  # whether it fools what it was crafted on; null where that is the model itself
     "survives_8_bits": pl.Boolean,  # found, and still so as an 8-bit picture; null where not found or the data are none
     "clean_confidence": pl.Float64,
     "confidence": pl.Float64,  # probability of `prediction`

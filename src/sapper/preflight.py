@@ -48,7 +48,14 @@ class Preflight:
 
 
 def inspect(
-    module: nn.Module, data: Data, x: Batch, batch_size: int, *, heal: bool = False, averaged: bool = False
+    module: nn.Module,
+    data: Data,
+    x: Batch,
+    batch_size: int,
+    *,
+    heal: bool = False,
+    averaged: bool = False,
+    frugal: bool = False,
 ) -> Preflight:
     """Runs the checks.
 
@@ -57,6 +64,7 @@ def inspect(
         data: The labels and bounds.
         x: The samples as they will be attacked, on the model's device and in its type.
         batch_size: Rows at once.
+        frugal: Nothing is asked but each sample, once; what that does not tell is not looked at.
         heal: Remedies will be applied to what the attacks are shown; else the findings say what could be done.
         averaged: So will be, to a randomised model, the mean of several calls.
 
@@ -68,7 +76,7 @@ def inspect(
     mode, given = _mode(module), access(module)
     endpoint = endpoint_of(module)
     averaged = averaged and endpoint is None  # a ledger repeats its answers, whatever the number of calls
-    logits, once, again, alone = _answers(module, x, batch_size)
+    logits, once, again, alone = _answers(module, x, batch_size, frugal=frugal)
     if endpoint is not None and endpoint.is_spent:
         raise RunError(
             f"the budget of {endpoint.terms.budget} rows is spent before an attack could begin: {len(x)} clean samples and "
@@ -78,6 +86,7 @@ def inspect(
     repeats = _repeats(once, again, averaged=averaged)
     outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
+    rows_apart = _rows_apart(logits[: len(alone)], alone, is_random=is_random)
     if averaged and is_random:
         noise = 0.0 if given == "labels" else _noise(remedies.shown(once), remedies.shown(again))
         remedies = msgspec.structs.replace(remedies, calls=CALLS, noise=noise)
@@ -86,28 +95,34 @@ def inspect(
         raise DataError(f"expected labels from 0 to {classes - 1}, the model has {classes} classes; got label {top}.")
     predictions = logits.argmax(1)  # not of the softmax, which may tie where logits do not
     accuracy = float((predictions.cpu() == data.y).double().mean())
-    gradients = _promised(given)
     with frozen(module):
-        if given == "gradients":
+        if frugal:
+            gradients = None
+        elif given == "gradients":
             gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
-        better = None if is_random or endpoint else _better(module, data, x)  # five questions a sample
-    findings = [
+        else:
+            gradients = _promised(given)
+        better = None if is_random or frugal or endpoint else _better(module, data, x)  # five questions a sample
+    found = [
         mode,
-        repeats,
-        _rows_apart(logits[: len(alone)], alone, is_random=is_random),
+        None if frugal else repeats,
+        None if frugal else rows_apart,
         *outputs,
         gradients,
         _input_range(data),
         _accuracy(accuracy, classes, float(data.y.bincount().max()) / len(x), len(x), better),
     ]
+    findings = [finding for finding in found if finding]
     return Preflight(logits, predictions, confidence(logits, given), accuracy, findings, remedies)
 
 
-def _answers(module: nn.Module, x: Batch, batch_size: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _answers(module: nn.Module, x: Batch, batch_size: int, *, frugal: bool) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The answers to all samples; to the first of them alone, twice; and to a few, each by itself."""
     with frozen(module):
         oracle = TorchOracle(module)
         logits = torch.cat([oracle.logits(part) for part in x.split(batch_size)])
+        if frugal:
+            return logits, logits[:_ROWS], logits[:_ROWS], logits[:4]
         if endpoint_of(module) is None:
             once, again = oracle.logits(x[:_ROWS]), oracle.logits(x[:_ROWS])
             return logits, once, again, torch.cat([oracle.logits(x[row : row + 1]) for row in range(min(4, len(x)))])

@@ -53,6 +53,8 @@ class View:
     """By how much attacks go beyond the goal."""
     size: int
     """Rows at once."""
+    transfer: bool = False
+    """What is shown is another model, a substitute."""
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,13 @@ class Cases:
 
 
 def table(
-    part: Cases, before: Preflight, crafted: Crafted | None, clean: Batch, survives: Sequence[bool | None], error: str
+    part: Cases,
+    before: Preflight,
+    crafted: Crafted | None,
+    clean: Batch,
+    survives: Sequence[bool | None],
+    error: str,
+    fooled: Sequence[bool | None] = (),
 ) -> pl.DataFrame:
     """One row a case; where it could not be run, what is not known is null."""
     target, told = part.goal.targets(), {}
@@ -51,8 +57,9 @@ def table(
             "seconds": crafted.seconds,
         }
         told |= {name: norm(x_adv - clean.double(), p) for name, p in NORMS.items()}
-    lists = {name: values.tolist() for name, values in told.items()} | {"survives_8_bits": survives}
     nothing = [None] * len(clean)
+    lists = {name: values.tolist() for name, values in told.items()}
+    lists |= {"survives_8_bits": survives, "fools_substitute": fooled or nothing}
     columns = {
         "sample": part.sample.tolist(),
         "label": part.goal.label.tolist(),
@@ -65,6 +72,12 @@ def table(
         values = lists.get(name, nothing)
         columns[name] = [value if ok and value == value else None for ok, value in zip(ran, values, strict=True)]
     return pl.DataFrame({name: columns[name] for name in log.CASE}, schema=log.CASE)
+
+
+def reaches(oracle: ScoreOracle, goal: Goal, x_adv: Batch, size: int) -> list[bool]:
+    """Whether each reaches its goal by a plain call."""
+    logits = torch.cat([oracle.logits(part) for part in x_adv.split(size)])
+    return goal.reached(logits.argmax(1), logits).tolist()
 
 
 def known(values: Scalars) -> list[float | None]:

@@ -8,6 +8,7 @@ So a run that was stopped at any moment goes on with the same command, and ends 
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import numpy as np
@@ -40,10 +41,12 @@ from sapper.scheduler import craft_cases, measure_batch, usual_batch
 from sapper.spec import Spec, differences, from_plain
 from sapper.summary import summarise
 from sapper.tensors import Batch, Labels, take
+from sapper.theft_spec import agreement_of
 from sapper.threat import Threat
 
 _SHARD_CASES = 2048
 _SHARD_BYTES = 256 << 20
+_SUBMITTED = 256  # cases a shard where each is a question to somebody's endpoint, which a kill must not lose many of
 
 
 @dataclass(frozen=True)
@@ -87,6 +90,8 @@ def standard(
     attacks: list[str],
     given: Access = "gradients",
     made: KnownLearner | None = None,
+    *,
+    via: bool = False,
 ) -> tuple[list[str], list[str]]:
     """Threats and attacks, from the standard suite where the user gave none, as far as they fit what is given.
 
@@ -96,8 +101,9 @@ def standard(
         attacks: Likewise.
         given: What the model gives; each kind of access has a suite.
         made: What it is made of, if that is known; the attacks for such models are added.
+        via: It is a substitute that gives this; so have these.
     """
-    suite = _suite(given, made)
+    suite = _suite("via" if via else given, made)
     lower, upper = data.bounds
     kind = "colour" if len(data.shape) == 3 and data.shape[0] == 3 else "grey"
     wanted_threats = threats or suite.threats[kind]
@@ -122,12 +128,15 @@ def standard(
     )
 
 
-def _suite(given: Access, made: KnownLearner | None) -> catalogue.Suite:
+def _suite(given: Access | Literal["via"], made: KnownLearner | None) -> catalogue.Suite:
     """The standard suite for what a model gives, with the attacks on its kind of learner."""
     suite = catalogue.suites()["standard" if given == "gradients" else f"standard_{given}"]
+    if given in ("via", "gradients"):
+        return suite
     methods = catalogue.attacks()
-    fitting = [name for name, method in methods.items() if catalogue.suits(method, given, made)]
-    own = [name for name in fitting if given != "gradients" and catalogue.learner(methods[name])]
+    own = [
+        name for name, method in methods.items() if catalogue.learner(method) and catalogue.suits(method, given, made)
+    ]
     return msgspec.structs.replace(
         suite,
         attacks=[*suite.attacks, *own],
@@ -136,9 +145,18 @@ def _suite(given: Access, made: KnownLearner | None) -> catalogue.Suite:
 
 
 def audit(
-    spec: Spec, model: Model, data: Data, out: Path | None, device: torch.device, console: Console
+    spec: Spec,
+    model: Model,
+    data: Data,
+    out: Path | None,
+    device: torch.device,
+    console: Console,
+    via: nn.Module | None = None,
 ) -> tuple[Path, log.Summary]:
     """Runs what the spec asks, or what is left of it, and writes the run folder.
+
+    With `via`, a substitute, the attacks are shown that, and the model is asked about each sample once: as it is, and about
+    what came of each case.
 
     Returns:
         The folder and its summary.
@@ -146,21 +164,24 @@ def audit(
     Raises:
         SapperError: Anything the user can mend; nothing is written before the model and the data have been checked.
     """
-    work, given = jobs(spec), access(model.module)
-    check_goal(GoalSpec.parse(spec.goal), given)
+    work = jobs(spec)
+    given = access(model.module if via is None else via)
+    check_goal(GoalSpec.parse(spec.goal), access(model.module))
     for job in work:
         check_options(job.attack, job.threat, data.shape)
         catalogue.check_access(job.attack, job.threat, given, learner_of(model.module))
         check_lesson(job.attack, spec.goal)
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)
-    before = inspect(module, data, x, spec.batch_size or usual_batch(x), heal=_may_heal(spec),
-                     averaged=_may_heal(spec) and spec.queries is None)  # fmt: skip
+    may_heal = _may_heal(spec)
+    before = inspect(module, data, x, spec.batch_size or usual_batch(x), heal=may_heal, frugal=via is not None,
+                     averaged=may_heal and spec.queries is None)  # fmt: skip
+    shown = None if via is None else _substitute(via.to(device, x.dtype), x, before)
     cases = _cases(spec, data.y.to(device), before)
     run = out or Path("runs") / f"{model.name}-{data.name}-{spec.digest()}"
     _open(run, spec)
     with frozen(module):
-        view = _view(run, spec, model, data, work, module, x, before.remedies)
+        view = _view(run, spec, model, data, work, module, shown, x, before.remedies)
         _write_samples(run, data, x, before)
         work = [
             replace(job, attack=learned(run, job.attack, job.threat, view.shown, spec, data, device)) for job in work
@@ -168,9 +189,9 @@ def audit(
         endpoint = endpoint_of(module)
         with CaseProgress(console, endpoint and endpoint.told) as progress:
             news = [_run_job(run, job, view, x, cases, before, spec, progress) for job in work]
-            if given == "gradients" and any(job.threat.p == 0 for job in work):
+            if given == "gradients" and not view.transfer and any(job.threat.p == 0 for job in work):
                 _write_vulnerability(run, view, x, cases, progress)
-            if spec.doctor and not (endpoint and endpoint.is_spent):
+            if spec.doctor and not view.transfer and not (endpoint and endpoint.is_spent):
                 plain = [(job.attack, job.threat, job.folder) for job in work]
                 if any(news) or not (run / "doctor.json").exists():
                     probes = probe(run, plain, view, x, cases, spec, progress)
@@ -224,23 +245,47 @@ def _open(run: Path, spec: Spec) -> None:
 
 def _may_heal(spec: Spec) -> bool:
     """Not for goals that are about the outputs themselves."""
-    return spec.doctor and not spec.goal.strip().lower().startswith("confidence")
+    return spec.doctor and not spec.via and not spec.goal.strip().lower().startswith("confidence")
 
 
 def _view(
-    run: Path, spec: Spec, model: Model, data: Data, work: list[Job], module: nn.Module, x: Batch, remedies: Remedies
+    run: Path,
+    spec: Spec,
+    model: Model,
+    data: Data,
+    work: list[Job],
+    module: nn.Module,
+    substitute: nn.Module | None,
+    x: Batch,
+    remedies: Remedies,
 ) -> View:
     """The model as it is attacked and judged. Writes environment.json once, with what all of the run's shards use."""
+    transfer = substitute is not None
+    shown = module if substitute is None else substitute
     if not (known := log.read_environment(run)):
-        healed = TorchOracle(remedies.applied(module))
+        healed = TorchOracle(remedies.applied(shown))
         size = spec.batch_size or measure_batch(healed, x, Untargeted(data.y.to(x.device)))
         known = describe(spec, model, data, x, [job.attack for job in work], size)
         known["remedies"] = msgspec.to_builtins(remedies)
+        if spec.via:
+            known["via"] = [{"reference": one, "agreement": agreement_of(Path(one))} for one in spec.via]
         log.write_json(run / "environment.json", known)
     remedies = msgspec.convert(known.get("remedies", {}), Remedies)
-    healed = TorchOracle(remedies.applied(module))
     judge = TorchOracle(Remedies(calls=remedies.calls).applied(module))
-    return View(judge, healed, remedies.calls, remedies.lead, known["batch_size"])
+    healed = TorchOracle(remedies.applied(shown))
+    return View(judge, healed, remedies.calls, remedies.lead, known["batch_size"], transfer)
+
+
+def _substitute(via: nn.Module, x: Batch, before: Preflight) -> nn.Module:
+    """Checked: it takes the samples, and has the model's classes."""
+    with frozen(via):
+        classes = TorchOracle(via).logits(x[:1]).shape[1]
+    if classes != before.logits.shape[1]:
+        raise ModelError(
+            f"expected substitutes with the model's {before.logits.shape[1]} classes, got {classes}: give one that was "
+            "trained on its answers."
+        )
+    return via.eval().requires_grad_(requires_grad=False)
 
 
 def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
@@ -292,7 +337,8 @@ def _run_job(
 ) -> bool:
     """Computes the shards that are not there; says whether there were any."""
     total, news = len(cases.sample), False
-    rows_each = max(1, min(_SHARD_CASES, _SHARD_BYTES // (x[0].numel() * x.element_size())))
+    most = _SUBMITTED if view.transfer else _SHARD_CASES
+    rows_each = max(1, min(most, _SHARD_BYTES // (x[0].numel() * x.element_size())))
     progress.begin(f"{job.attack} {job.threat}", total)
     for number in range(math.ceil(total / rows_each)):
         shard = run / "shards" / job.folder / f"{number:05}.parquet"
@@ -320,17 +366,22 @@ def _run_shard(
         crafted = craft_cases(
             view.shown, job.attack, clean, part.goal, job.threat, part.key,
             queries=spec.queries, batch_size=view.size, progress=progress.step, judge=view.model, lead=view.lead,
+            transfer=view.transfer,
         )  # fmt: skip
-        stored = rows.survives(view.model, job.threat, clean, part.goal, crafted, view.size)
+        stored = (
+            nothing if view.transfer else rows.survives(view.model, job.threat, clean, part.goal, crafted, view.size)
+        )
+        fooled = rows.reaches(view.shown, part.goal, crafted.x_adv, view.size) if view.transfer else nothing
     except torch.OutOfMemoryError as error:
         raise RunError(
             f"{x.device} has no memory for {view.size} rows at once: give a --batch-size below, and another --out."
         ) from error
     except (ModelError, RuntimeError) as error:  # RuntimeError: how torch says that an operation has no derivative
         return rows.table(part, before, None, clean, nothing, str(error).partition("\n")[0]), clean
-    crafted = replace(crafted, forwards=view.calls * crafted.forwards, backwards=view.calls * crafted.backwards)
+    asked = torch.ones_like(crafted.forwards) if view.transfer else view.calls * crafted.forwards
+    crafted = replace(crafted, forwards=asked, backwards=view.calls * crafted.backwards)
     endpoint = endpoint_of(view.model.module)
     error = "the model answered with nan or infinity, or was asked about such"
     if endpoint and endpoint.is_spent:
         error = f"the budget of {endpoint.terms.budget} rows was spent before anything was found"
-    return rows.table(part, before, crafted, clean, stored, error), crafted.x_adv
+    return rows.table(part, before, crafted, clean, stored, error, fooled), crafted.x_adv

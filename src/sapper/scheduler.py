@@ -143,10 +143,13 @@ def craft_cases(
     progress: Progress | None = None,
     judge: GradientOracle | None = None,
     lead: float = 0.0,
+    transfer: bool = False,
 ) -> Crafted:
     """`craft` behind the model's door: rows with their goals and keys, on the oracle's device.
 
-    What came of it is judged by the same door, unless the attacks are shown the model in another form (`judge`). Where the
+    What came of it is judged by the same door, unless the attacks are shown the model in another form (`judge`), or another
+    model, which what they make is to fool as well (`transfer`): then every row is judged, also those that fooled nothing
+    yet, and under a budget attacks go on to their end, as what barely fools one model seldom fools the next. Where the
     judge's answers vary, attacks seek to go beyond the goal by a `lead`, in logits; who fails in that is judged by the
     candidate that came furthest.
     """
@@ -160,13 +163,16 @@ def craft_cases(
     count = len(oracles)
     cases = [take(whole, slice(first, None, count)) for first in range(count)]
     cases = [replace(case, index=index[: len(case.index)]) for case in cases]
-    ledgers = [Ledger(door, case, queries, lead) for door, case in zip(oracles, cases, strict=True)]
+    ledgers = [Ledger(door, case, queries, lead, transfer=transfer) for door, case in zip(oracles, cases, strict=True)]
 
     def work(worker: int, tell: Progress) -> None:
         _craft_part(attack, cases[worker], ledgers[worker], math.ceil(size / count), tell)
 
     side_by_side(work, count, progress)
-    judged = [_judge(judge or oracle, case, ledger, size) for case, ledger in zip(cases, ledgers, strict=True)]
+    judged = [
+        _judge(judge or oracle, case, ledger, size, transfer=transfer)
+        for case, ledger in zip(cases, ledgers, strict=True)
+    ]
     if count == 1:
         return judged[0]
     order = torch.cat([index[first::count] for first in range(count)]).argsort()
@@ -272,18 +278,19 @@ def _look_at_last(case: Case, candidate: Batch, ledger: Ledger) -> None:
         ledger.door(take(case, still)).logits(candidate[still])
 
 
-def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int) -> Crafted:
+def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int, *, transfer: bool = False) -> Crafted:
     """Makes every candidate legal, then believes only what the model says of it now."""
-    x_adv = torch.where(per_row(ledger.found, case.x), ledger.x_adv, ledger.last.nan_to_num())
+    x_adv = torch.where(per_row(ledger.kept, case.x), ledger.x_adv, ledger.last.nan_to_num())
     inside = case.threat.project(x_adv, case.x)
     if isinstance(oracle, TorchOracle) and oracle.may_be_silent:  # it has answered for what was found, to the last bit
-        inside = torch.where(per_row(ledger.found, case.x), x_adv, inside)
+        inside = torch.where(per_row(ledger.kept, case.x), x_adv, inside)
     x_adv = case.threat.submit(inside, case.x)
     logits = torch.cat([oracle.logits(part) for part in x_adv.split(size)])
     finite = logits.isfinite().all(1) & ~ledger.broken & (ledger.found | ~ledger.silent)
     predictions = logits.argmax(1)  # not of the softmax, in which close logits become equal
     blind = access_of(oracle) == "labels"
-    found = case.goal.reached(predictions, logits) & case.threat.legal(x_adv, case.x) & ledger.found & finite
+    found = case.goal.reached(predictions, logits) & case.threat.legal(x_adv, case.x) & finite
+    found = found if transfer else found & ledger.found
     return Crafted(
         x_adv=x_adv,
         found=found,

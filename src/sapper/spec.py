@@ -20,6 +20,8 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     trust_types: tuple[str, ...] | None = None
     trust_pickle: bool | None = None
     """Null where it is not said, as before there was such a choice."""
+    via: tuple[str, ...] | None = None
+    """Substitutes that attacks are shown in place of the model, which then judges."""
     data: str
     split: str = "test"
     bounds: tuple[float, float] = (0.0, 1.0)
@@ -35,6 +37,7 @@ class Spec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     doctor: bool = True
     """Models that hide their gradients are attacked with remedies, and what held is probed."""
     model_digest: str = ""
+    via_digest: str | None = None
     data_digest: str = ""
 
     def plain(self) -> dict[str, object]:
@@ -69,6 +72,8 @@ def differences(first: Spec, second: Spec) -> list[str]:
 def command(spec: Spec) -> str:
     """The command line that asks for this spec."""
     words = ["sapper", "audit", spec.model, "--data", spec.data]
+    for substitute in spec.via or ():
+        words += ["--via", substitute]
     for threat in spec.threats:
         words += ["--threat", threat]
     for attack in spec.attacks:

@@ -6,14 +6,17 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from sklearn.svm import LinearSVC
 
+from sapper.data.loading import load_data
 from sapper.errors import ModelError, UsageError
 from sapper.models.architecture import architecture, architectures
 from sapper.models.lenet import LeNet, build
 from sapper.models.loading import load_model
 from sapper.models.mobilenet_v2 import Layer
+from sapper.models.training import train
 
-SMALL = ("lenet", "maxout", "mlp", "rbf", "softmax", "wong_kolter")
+SMALL = ("lenet", "maxout", "mlp", "rbf", "softmax", "svm", "wong_kolter")
 provided = pytest.mark.skipif("SAPPER_DATA" not in os.environ, reason="SAPPER_DATA is not set")
 
 
@@ -34,7 +37,7 @@ def test_each_gives_logits_for_images_of_any_size(name, shape):
     assert logits.min() < 0  # probabilities would not be
 
 
-@pytest.mark.parametrize("name", ["maxout", "mlp", "rbf", "softmax"])
+@pytest.mark.parametrize("name", ["maxout", "mlp", "rbf", "softmax", "svm"])
 def test_some_take_features(name):
     assert architecture(name).build((13,), 2)(torch.rand(4, 13)).shape == (4, 2)
 
@@ -88,3 +91,18 @@ def test_imagenet_photos(file, side, background, right):
             predicted = model.module(photo[:, :, start : start + side, start : start + side]).argmax(1)
         found += int(predicted) == int(path.name[:3]) + background
     assert found == right
+
+
+def test_a_support_vector_machines_loss_by_hand():
+    logits, labels = torch.tensor([[0.5, -2.0], [0.5, 0.5]]), torch.tensor([0, 1])
+    # sides (1, -1): short by 0.5 and 0; sides (-1, 1): short by 1.5 and 0.5
+    assert float(architecture("svm").loss(logits, labels)) == pytest.approx((0.25 + 2.25 + 0.25) / 2)
+
+
+def test_a_support_vector_machine_is_scikit_learns_linear_one(tmp_path):
+    digits = load_data("digits", split="train[:1000]")
+    folder = train("svm", "digits", tmp_path / "svm", split="train[:1000]")
+    theirs = LinearSVC(fit_intercept=True, max_iter=5000).fit(digits.x.flatten(1).numpy(), digits.y.numpy())
+    test = load_data("digits")
+    ours = load_model(str(folder)).module(test.x).argmax(1)
+    assert (ours == torch.from_numpy(theirs.predict(test.x.flatten(1).numpy()))).float().mean() > 0.95

@@ -5,6 +5,7 @@ A file offers
 and may offer
     RECIPE: Recipe                             its training, where the default does not suit
     PUBLISHED: Published                       what its published weights expect
+    loss(logits, labels) -> Tensor             what its training descends, if not cross-entropy
 """
 
 import pkgutil
@@ -13,11 +14,13 @@ from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-from torch import nn
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor, nn
 
 from sapper.errors import unknown
 
 Build = Callable[[tuple[int, ...], int], nn.Module]
+Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,7 @@ class Recipe:
     batch_size: int = 100
     learning_rate: float = 0.05
     momentum: float = 0.9
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Architecture:
     build: Build
     recipe: Recipe
     published: Published | None
+    loss: Loss = F.cross_entropy
 
 
 def architectures() -> dict[str, Architecture]:
@@ -54,7 +59,8 @@ def architectures() -> dict[str, Architecture]:
         module = import_module(f"sapper.models.{info.name}")
         if hasattr(module, "build"):
             recipe, published = getattr(module, "RECIPE", Recipe()), getattr(module, "PUBLISHED", None)
-            found[info.name] = Architecture(info.name, module.build, recipe, published)
+            loss = getattr(module, "loss", F.cross_entropy)
+            found[info.name] = Architecture(info.name, module.build, recipe, published, loss)
     return found
 
 

@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors.torch import save
@@ -25,7 +24,7 @@ from sapper.data.dataset import Data
 from sapper.data.loading import load_data
 from sapper.errors import ModelError, RunError, UsageError
 from sapper.log import write_bytes
-from sapper.models.architecture import architecture
+from sapper.models.architecture import Architecture, Loss, architecture
 from sapper.models.folder import DESCRIPTION, write_folder
 from sapper.models.weights import read_safetensors
 
@@ -86,8 +85,50 @@ def train(
     Raises:
         RunError: `out` holds a model of another plan or cannot be written, or the loss became infinite.
     """
-    chosen = architecture(model)
+    architecture(model)  # an unknown one is refused before the data are loaded
     samples, test = load_data(data, split=split), load_data(data, split="test")
+    return learn(
+        model, samples, out, data=data, split=split, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        momentum=momentum, schedule=schedule, seed=seed, test=test, console=console,
+    )  # fmt: skip
+
+
+def learn(
+    model: str,
+    samples: Data,
+    out: Path,
+    *,
+    data: str,
+    split: str = "train",
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    momentum: float | None = None,
+    schedule: Schedule = "linear",
+    seed: int = 0,
+    test: Data | None = None,
+    checkpoints: bool = True,
+    console: Console | None = None,
+) -> Path:
+    """`train` on samples in memory.
+
+    Args:
+        model: As for `train`, like what is not said here.
+        samples: What is learned.
+        out: The folder to make.
+        data: What the samples are to be known as.
+        split: Likewise.
+        epochs: As for `train`, like the next five.
+        batch_size: Samples a step.
+        learning_rate: At the start.
+        momentum: From 0 to below 1.
+        schedule: Of the learning rate.
+        seed: Of the first weights and the order of samples.
+        test: What the accuracy is measured on, if it is.
+        checkpoints: Whether to write what an interrupted training goes on from.
+        console: Where progress is shown.
+    """
+    chosen = architecture(model)
     usual = chosen.recipe
     size = usual.batch_size if batch_size is None else batch_size
     rate = usual.learning_rate if learning_rate is None else learning_rate
@@ -110,8 +151,9 @@ def train(
         module = chosen.build(samples.shape, len(samples.classes))
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _fit(module, samples, plan, out, console)
-        more = {"test_accuracy": accuracy(module, test), "recipe": asdict(plan)}
+        _fit(module, chosen, samples, plan, out, console, checkpoints=checkpoints)
+        measured = {} if test is None else {"test_accuracy": accuracy(module, test)}
+        more = {**measured, "recipe": asdict(plan)}
         write_folder(out, module, model, samples.shape, samples.classes, more)
         (out / CHECKPOINT).unlink(missing_ok=True)
     except OSError as error:
@@ -178,19 +220,26 @@ def _seeded(plan: Plan, number: int) -> Iterator[None]:
         yield
 
 
-def _fit(module: nn.Module, samples: Data, plan: Plan, out: Path, console: Console | None) -> None:
-    optimiser = torch.optim.SGD(module.parameters(), lr=plan.learning_rate, momentum=plan.momentum)
+def _fit(
+    module: nn.Module, chosen: Architecture, samples: Data, plan: Plan, out: Path, console: Console | None, *,
+    checkpoints: bool,
+) -> None:  # fmt: skip
+    optimiser = torch.optim.SGD(
+        module.parameters(), lr=plan.learning_rate, momentum=plan.momentum, weight_decay=chosen.recipe.weight_decay
+    )
     first = _resume(module, optimiser, plan, out)
     with _Display(console, plan, len(samples), first) as display:
         for epoch in range(first, plan.epochs):
-            _epoch(module, optimiser, samples, plan, epoch, display)
-            _save(module, optimiser, plan, epoch + 1, out)
+            _epoch(module, chosen.loss, optimiser, samples, plan, epoch, display)
+            if checkpoints:
+                _save(module, optimiser, plan, epoch + 1, out)
     module.eval()
 
 
 def _epoch(
-    module: nn.Module, optimiser: torch.optim.SGD, samples: Data, plan: Plan, epoch: int, display: "_Display"
-) -> None:
+    module: nn.Module, descended: Loss, optimiser: torch.optim.SGD, samples: Data, plan: Plan, epoch: int,
+    display: "_Display",
+) -> None:  # fmt: skip
     module.train()
     with _seeded(plan, epoch + 1):
         batches = torch.randperm(len(samples)).split(plan.batch_size)
@@ -200,7 +249,7 @@ def _epoch(
                 optimiser.param_groups[0]["lr"] = plan.learning_rate * (1 - passed)
             x, y = samples.x[rows], samples.y[rows]
             logits = module(x)
-            loss = F.cross_entropy(logits, y)
+            loss = descended(logits, y)
             optimiser.zero_grad()
             loss.backward()
             optimiser.step()

@@ -12,6 +12,7 @@ from sapper import doctor, log, statistics
 from sapper.report import charts, facts, gallery, matrices, vulnerability, words
 from sapper.report.facts import Facts, Trial
 from sapper.report.security import security_curves
+from sapper.report.transfer import transfer
 from sapper.report.verdict import nearest_median, verdict
 
 FULL, HALF, NARROW = 1000, 490, 340  # widths of charts in CSS pixels: a page, two side by side, a phone
@@ -100,6 +101,7 @@ def _content(known: Facts) -> dict[str, Any]:
         "clean_interval": statistics.wilson(known.right, len(known.samples)),
         "accuracy": (charts.accuracy(known, FULL), charts.accuracy(known, NARROW)),
         "security": security_curves(known, FULL, NARROW),
+        "transfer": transfer(known, FULL, NARROW),
         "curves": _curves(known),
         "lines": [_line(known, trial) for trial in known.trials],
         "matrices": grids,

@@ -1,0 +1,80 @@
+"""Asking a model about inputs, each once: questions lie on the disk before they are asked, answers as soon as they come.
+
+FOLDER/inputs.safetensors              tensor "x"
+FOLDER/answers/0000100.safetensors     what was said of its rows from 100 on: "labels", and "classes", of which they are
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import nn
+
+from sapper import log
+from sapper.errors import ModelError, RunError
+from sapper.oracle import TorchOracle
+from sapper.progress import CaseProgress
+from sapper.tensors import Batch, Labels
+
+_NAME = "inputs.safetensors"
+
+
+def kept(folder: Path, make: Callable[[], Batch]) -> Batch:
+    """The inputs of a folder, made if there are none."""
+    path = folder / _NAME
+    if not path.exists():
+        log.write_bytes(path, safetensors.torch.save({"x": make().contiguous()}))
+    return _read(path)["x"]
+
+
+class Endpoint:
+    """A model that gives labels, whatever else it could give."""
+
+    def __init__(self, module: nn.Module, progress: CaseProgress, at_once: int) -> None:
+        weight = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(0))
+        self._device, self._dtype = weight.device, weight.dtype
+        self._oracle = TorchOracle(module)
+        self._progress, self._at_once = progress, at_once
+        self.classes = 0
+        """How many it has; known with the first answer."""
+
+    def labels(self, x: Batch, folder: Path, name: str) -> Labels:
+        """Its answers, from the folder as far as they are there, else asked for and written."""
+        self._progress.begin(f"asking: {name}", len(x), found=False)
+        parts, done = [torch.zeros(0, dtype=torch.int64)], 0
+        while done < len(x):
+            path = folder / "answers" / f"{done:07}.safetensors"
+            if not path.exists():
+                self._ask(x[done : done + self._at_once], path)
+            answer = _read(path)
+            self._agree(int(answer["classes"]), path)
+            parts.append(answer["labels"])
+            done += len(parts[-1])
+            self._progress.step(done, 0)
+        return torch.cat(parts)
+
+    def _ask(self, x: Batch, path: Path) -> None:
+        logits = self._oracle.logits(x.to(self._device, self._dtype))
+        if not bool(logits.isfinite().all()):
+            raise ModelError(
+                "expected finite answers, got nan or infinity: mend the endpoint and run the same command, which goes on."
+            )
+        self._agree(logits.shape[1], path)
+        answer = {"labels": logits.argmax(1).cpu(), "classes": torch.tensor(logits.shape[1])}
+        log.write_bytes(path, safetensors.torch.save(answer))
+
+    def _agree(self, classes: int, path: Path) -> None:
+        if self.classes and classes != self.classes:
+            raise ModelError(
+                f"the endpoint has {classes} classes in {path} and had {self.classes} before: it is another model now; give "
+                "another --out to begin anew."
+            )
+        self.classes = classes
+
+
+def _read(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (OSError, safetensors.SafetensorError) as error:
+        raise RunError(f"{path} cannot be read ({error}): delete it and run the same command again.") from error

@@ -1,0 +1,297 @@
+"""Stealing a model through its answers, into a folder that a kill loses nothing of.
+
+    spec.toml                        what was asked, written first; environment.json: what it ran on
+    held-out/                        samples that agreement is measured on, and what the model said of them (`answers`)
+    rounds/02/                       what a round asked, and what the model said
+    rounds/02/model/                 the substitute that learned all answers up to this round
+    rounds.json                      agreement, questions and samples of each round (`Spoils`), after each round
+    substitute/                      the last one, a model folder
+    report.html
+
+What has been answered is never asked again: a theft that was stopped goes on with the same command.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import msgspec
+import torch
+from rich.console import Console
+from torch import nn
+
+from sapper import log, noise
+from sapper.answers import Endpoint, kept
+from sapper.checks import check_data
+from sapper.data.dataset import Data
+from sapper.environment import PACKAGES, commit
+from sapper.errors import RunError, require_positive
+from sapper.models.architecture import architecture as known_architecture
+from sapper.models.folder import read_folder, write_folder
+from sapper.models.model import digest
+from sapper.models.training import learn
+from sapper.oracle import TorchOracle, frozen
+from sapper.progress import CaseProgress
+from sapper.statistics import wilson
+from sapper.substitute import PAPERS, by_hyperplane, by_jacobian, reservoir
+from sapper.tensors import Batch, Labels, join, take
+from sapper.theft_spec import ROUNDS, SUBSTITUTE, Round, Spoils, Theft
+from sapper.threat import Threat
+
+_ROWS = 512
+
+
+@dataclass(frozen=True)
+class Stolen:
+    """What `steal` brings."""
+
+    module: nn.Module
+    """The substitute, in evaluation mode."""
+    folder: Path
+    """Of the theft; its model folder is `folder / "substitute"`."""
+    spoils: Spoils
+    """Rounds and questions."""
+
+
+def steal(
+    model: nn.Module,
+    x: Batch,
+    *,
+    out: Path,
+    budget: int | None = None,
+    architecture: str = "mlp",
+    seeds: int = 100,
+    held_out: int | None = None,
+    rounds: int | None = None,
+    step_size: float | None = None,
+    period: int = 3,
+    sigma: int | None = None,
+    kappa: int = 400,
+    epochs: int | None = None,
+    batch_size: int | None = None,
+    learning_rate: float | None = None,
+    momentum: float | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    quantize: int | None = None,
+    seed: int = 0,
+    at_once: int = 100,
+    console: Console | None = None,
+) -> Stolen:
+    """Trains a substitute of a model that is asked for labels only (Papernot et al. 2017).
+
+        stolen = sapper.steal(model, x, out=Path("stolen"), budget=800)
+        crafted = sapper.craft(stolen.module, x, y, attack="mifgsm:confidence=1000", threat="linf:0.3")
+
+    Args:
+        model: What is stolen; whatever it could give, it is asked for labels.
+        x: Samples of the kind that it classifies, in `bounds`: the first `seeds` are learned from, the next are held out.
+            Nobody needs to know their classes.
+        out: The folder to write, or to go on in.
+        budget: Most questions in all, those about held-out samples too; without, `rounds` decides.
+        architecture: Of the substitute: "lenet", "mlp", "softmax", "svm" or another of `sapper.models`.
+        seeds: How many samples to begin with.
+        held_out: How many to measure agreement on, each a question; by default 1000 or what is there, at most a tenth of
+            the budget.
+        rounds: Most augmentations; by default as many as the budget allows.
+        step_size: How far new inputs are moved, in the data's units (lambda); by default a tenth of the range, for "svm"
+            times the root of the number of features, as there it is a length.
+        period: After so many rounds the direction alternates (tau); 0: never.
+        sigma: After so many rounds only `kappa` inputs are moved; None: always all.
+        kappa: How many new inputs a round asks about then.
+        epochs: Of each round's training, which begins from scratch; this and the next three by default as the architecture's
+            recipe says. The papers': 10, at a rate of 0.01 with momentum 0.9.
+        batch_size: Samples a step.
+        learning_rate: Of the first step.
+        momentum: Share of the last step that is kept.
+        bounds: The range of legal inputs.
+        quantize: Bits a feature: inputs are rounded to this grid before they are asked about (8 for pictures).
+        seed: Of all random numbers.
+        at_once: Rows asked about at once; what a kill loses at most.
+        console: Where progress is shown.
+
+    Raises:
+        UsageError: Options that do not fit.
+        DataError: Samples that do not fit.
+        ModelError: The model does not answer like a classifier.
+        RunError: `out` holds another theft, or cannot be written.
+    """
+    nothing = torch.zeros(len(x), dtype=torch.int64)
+    check_data(x, nothing, None, Threat.parse("linf:min", lower=bounds[0], upper=bounds[1], quantize=quantize))
+    data = Data("samples", x.detach().cpu().float(), nothing, (), bounds)
+    spec = Theft(
+        endpoint="a module", seed_data="a tensor", bounds=bounds, budget=budget, seeds=seeds, held_out=held_out,
+        rounds=rounds, architecture=architecture, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
+        momentum=momentum, step_size=step_size, period=period, sigma=sigma, kappa=kappa, quantize=quantize, seed=seed,
+        endpoint_digest=digest(model), data_digest=data.digest(),
+    ).settled(len(x), x[0].numel())  # fmt: skip
+    substitute, spoils = rob(spec, model, data, out, console or Console(quiet=True), at_once=at_once)
+    return Stolen(substitute, out, spoils)
+
+
+def rob(
+    spec: Theft, module: nn.Module, data: Data, out: Path, console: Console, *, at_once: int = 100
+) -> tuple[nn.Module, Spoils]:
+    """Does what the spec asks, or what is left of it, and writes the steal folder.
+
+    Args:
+        spec: Settled.
+        module: What is stolen.
+        data: The seeds, and the held-out samples behind them.
+        out: The folder.
+        console: Where progress is shown.
+        at_once: Rows asked about at once.
+
+    Returns:
+        The substitute, and what came of it.
+    """
+    require_positive("at-once", at_once)
+    asks = spec.asks(len(data))
+    known_architecture(spec.architecture)  # an unknown one is refused before anything is asked
+    _open(out, spec)
+    if not log.read_environment(out):
+        log.write_json(out / "environment.json", _environment(spec))
+    samples = _box(spec).rounded(data.x)
+    done: list[Round] = []
+    with frozen(module), CaseProgress(console) as progress:
+        endpoint = Endpoint(module, progress, at_once)
+        held = _asked(endpoint, out / "held-out", "held-out", lambda: samples[spec.seeds : spec.seeds + spec.held])
+        known, substitute = _Known(samples[:0], held.y[:0]), nn.Sequential()
+        for number, new in enumerate(asks):
+            make = partial(_moved, spec, number, new, known, substitute) if number else lambda: samples[: spec.seeds]
+            known = join(known, _asked(endpoint, out / "rounds" / f"{number:02}", f"round {number}", make))
+            begin = time.perf_counter()
+            substitute = _learn(spec, known, _names(data, endpoint.classes), out / "rounds" / f"{number:02}" / "model")
+            done.append(_measure(spec, number, new, known, held, substitute, time.perf_counter() - begin))
+            log.write_json(out / ROUNDS, _spoils(spec, asks, done, _names(data, endpoint.classes)))
+            console.print(_line(done[-1]), markup=False, highlight=False)
+    spoils = _spoils(spec, asks, done, _names(data, endpoint.classes))
+    more = {"agreement": spoils.agreement} if spoils.agreement is not None else {}
+    write_folder(out / SUBSTITUTE, substitute, spec.architecture, data.shape, tuple(spoils.classes), more)
+    return substitute, spoils
+
+
+@dataclass(frozen=True)
+class _Known:
+    """Inputs with the endpoint's answers."""
+
+    x: Batch
+    y: Labels
+
+
+def _environment(spec: Theft) -> dict[str, object]:
+    """What a reader needs beside the spec."""
+    return {
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": spec.command(),
+        "versions": {name: version(name) for name in PACKAGES},
+        "commit": commit(),
+        "citations": [{**vars(paper), "bibtex": paper.bibtex()} for paper in PAPERS],
+    }
+
+
+def _box(spec: Theft) -> Threat:
+    """Which inputs may be asked about."""
+    return Threat.parse("linf:min", lower=spec.bounds[0], upper=spec.bounds[1], quantize=spec.quantize)
+
+
+def _open(out: Path, spec: Theft) -> None:
+    """Begins the folder, or goes on in one of the same spec."""
+    path = out / "spec.toml"
+    if not path.exists():
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise RunError(f"{out} is there and is no steal folder: give another --out, or empty it.")
+        log.write_toml(path, spec.plain())
+        return
+    log.sweep(out)
+    try:
+        there = msgspec.convert(log.read_spec(out), Theft)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{path} is no theft's: {error}. Give another --out.") from error
+    if there != spec:
+        raise RunError(
+            f"{out} holds a theft of another spec: give another --out, or the same options; "
+            f"{'; '.join(there.differences(spec))}."
+        )
+
+
+def _asked(endpoint: Endpoint, folder: Path, name: str, make: Callable[[], Batch]) -> _Known:
+    x = kept(folder, make)
+    return _Known(x, endpoint.labels(x, folder, name))
+
+
+def _moved(spec: Theft, number: int, new: int, known: _Known, substitute: nn.Module) -> Batch:
+    """So many of the known inputs, moved as the substitute so far says."""
+    if new < len(known.x):
+        key = noise.keys(spec.seed, torch.tensor([number]))
+        draws = noise.uniform(key, torch.zeros_like(key), len(known.x), torch.float64)[0]
+        known = take(known, torch.tensor(reservoir(draws.tolist(), new)))
+    moved = by_hyperplane if spec.architecture == "svm" else by_jacobian
+    box = _box(spec)
+    return box.rounded(box.clip(moved(substitute, known.x, known.y, spec.schedule.step(number - 1))))
+
+
+def _names(data: Data, classes: int) -> tuple[str, ...]:
+    return data.classes if len(data.classes) == classes else tuple(map(str, range(classes)))
+
+
+def _learn(spec: Theft, known: _Known, names: tuple[str, ...], folder: Path) -> nn.Module:
+    """From scratch, as the papers do."""
+    answers = Data("answers", known.x, known.y, names, spec.bounds)
+    learn(
+        spec.architecture, answers, folder, data=f"answers {answers.digest()[:16]}", epochs=spec.epochs,
+        batch_size=spec.batch_size, learning_rate=spec.learning_rate, momentum=spec.momentum, seed=spec.seed,
+        checkpoints=False,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):  # weights that are filled afterwards are drawn first
+        return read_folder(folder).module
+
+
+def _measure(
+    spec: Theft, number: int, new: int, known: _Known, held: _Known, substitute: nn.Module, seconds: float
+) -> Round:
+    alike = _alike(substitute, held)
+    return Round(
+        number=number,
+        new=new,
+        samples=len(known.x),
+        queries=len(known.x) + len(held.x),
+        step=spec.schedule.step(number - 1) if number else None,
+        agreement=alike / len(held.x) if len(held.x) else None,
+        ci95=wilson(alike, len(held.x)),
+        learned=_alike(substitute, known) / len(known.x),
+        seconds=seconds,
+    )
+
+
+def _alike(substitute: nn.Module, known: _Known) -> int:
+    """On how many the two answer the same."""
+    with frozen(substitute):
+        oracle = TorchOracle(substitute)
+        parts = zip(known.x.split(_ROWS), known.y.split(_ROWS), strict=True) if len(known.x) else ()
+        return sum(int((oracle.labels(x) == y).sum()) for x, y in parts)
+
+
+def _spoils(spec: Theft, asks: list[int], done: list[Round], names: tuple[str, ...]) -> Spoils:
+    finished = len(done) == len(asks)
+    return Spoils(
+        endpoint=spec.endpoint,
+        seed_data=spec.seed_data,
+        architecture=spec.architecture,
+        budget=spec.budget,
+        held_out_queries=spec.held,
+        training_queries=done[-1].samples,
+        queries=done[-1].queries,
+        finished=finished,
+        ended=spec.ended(asks) if finished else "",
+        classes=list(names),
+        rounds=done,
+    )
+
+
+def _line(done: Round) -> str:
+    alike = "" if done.agreement is None else f", agreement with the endpoint {done.agreement:.1%}"
+    return f"round {done.number}: {done.new} new questions, {done.samples} samples{alike}"
