@@ -139,6 +139,7 @@ def run_steal(
         resize=spec.resize,
         trust_types=spec.trust_types or (),
         trust_pickle=spec.trust_pickle or False,
+        like=data,
     )
     spec = replace(spec, endpoint_digest=model.digest, data_digest=data.digest())
     spec = spec.settled(len(data), data.x[0].numel())

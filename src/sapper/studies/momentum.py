@@ -48,7 +48,7 @@ class MomentumStudy(
     paper=PAPER,
     title="MI-FGSM: momentum and transfer",
     reproduces="Table 1 and the curves over the decay and the number of iterations, scaled; ensembles in logits",
-    takes={"smoke": "under half a minute", "paper": "some fifteen minutes, estimated"},
+    takes={"smoke": "under half a minute", "paper": "about eighteen minutes"},
     data="mnist",
     shape=(1, 28, 28),
 ):

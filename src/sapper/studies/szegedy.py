@@ -66,7 +66,7 @@ class SzegedyStudy(
     paper=PAPER,
     title="Szegedy: least distortions, across networks and training sets",
     reproduces="Tables 1 to 4 (MNIST), the spectral bound on the networks of Table 1",
-    takes={"smoke": "under half a minute", "paper": "about ten minutes"},
+    takes={"smoke": "under half a minute", "paper": "about twenty minutes"},
     data="mnist",
     shape=(1, 28, 28),
 ):

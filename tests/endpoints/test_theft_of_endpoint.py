@@ -1,0 +1,30 @@
+"""From the endpoint's address to samples that fool it: steal a substitute, craft on it, submit."""
+
+from pathlib import Path
+
+import pytest
+
+from audits import ask, audit, rows
+from sapper import log
+from servers import serving
+
+
+@pytest.fixture(autouse=True)
+def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAPPER_CACHE", str(tmp_path / "cache"))
+
+
+def test_a_substitute_is_stolen_within_the_budget_and_what_fools_it_fools_the_endpoint(tmp_path: Path) -> None:
+    with serving() as served:
+        url, theft, run = f"{served.url}/v2/models/digits", tmp_path / "theft", tmp_path / "run"
+        words = ("steal", url, "--seed-data", "digits", "--architecture", "softmax", "--budget", "300", "--out", theft)
+        answer = ask(*words)
+        assert answer.code == 0, answer.err
+        assert served.total == max(served.rows.values()) * len(served.rows) <= 300
+        asked = served.total
+        assert ask(*words).code == 0
+        assert served.total == asked  # done is done
+        audit(url, "--via", theft, "--limit", "40", "--attack", "fgsm", "--threat", "linf:0.3", "--out", run)
+        assert log.read_summary(run).clean_accuracy > 0.8
+        assert rows(run)["found"].mean() > 0.5
+        assert served.total <= asked + 40 + 40  # a question for each clean sample, one for each submitted
