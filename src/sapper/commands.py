@@ -17,6 +17,7 @@ from torch import nn
 from sapper import catalogue
 from sapper.attack import stages
 from sapper.claims import Scale
+from sapper.data.dataset import Data
 from sapper.data.loading import load_data
 from sapper.endpoints.endpoint import Terms
 from sapper.ensembles import ensemble
@@ -27,6 +28,7 @@ from sapper.lab import Lab
 from sapper.learners import learner_of
 from sapper.log import Summary
 from sapper.models.loading import load_model
+from sapper.models.model import Model
 from sapper.models.programs import brief
 from sapper.models.remote import endpoint_of
 from sapper.report import study_pages
@@ -53,17 +55,8 @@ def run_audit(
     where = _device(device)
     console.print(f"loading {spec.data} and {spec.model}", style="dim", markup=False, highlight=False)
     data = load_data(spec.data, split=spec.split, limit=spec.limit, bounds=spec.bounds)
-    model = load_model(
-        spec.model,
-        weights=Path(spec.weights) if spec.weights else None,
-        mean=spec.mean,
-        std=spec.std,
-        resize=spec.resize,
-        trust_types=spec.trust_types or (),
-        trust_pickle=spec.trust_pickle or False,
-        like=data,
-        terms=Terms(replace(spec, data_digest=data.digest()).digest(), budget, rate),
-    )
+    terms = Terms(replace(spec, data_digest=data.digest()).digest(), budget, rate)
+    model = _loaded(spec.model, spec, data, terms)
     if endpoint_of(model.module) is None and (budget or rate):
         raise UsageError(
             f"--budget and --rate are for endpoints, {spec.model} is none: --queries limits a case's questions."
@@ -131,16 +124,7 @@ def run_steal(
     spec.asks(sys.maxsize)  # what can be refused before anything is loaded
     console.print(f"loading {spec.seed_data} and {spec.endpoint}", style="dim", markup=False, highlight=False)
     data = load_data(spec.seed_data, split=spec.split, bounds=spec.bounds)
-    model = load_model(
-        spec.endpoint,
-        weights=Path(spec.weights) if spec.weights else None,
-        mean=spec.mean,
-        std=spec.std,
-        resize=spec.resize,
-        trust_types=spec.trust_types or (),
-        trust_pickle=spec.trust_pickle or False,
-        like=data,
-    )
+    model = _loaded(spec.endpoint, spec, data, Terms())
     spec = replace(spec, endpoint_digest=model.digest, data_digest=data.digest())
     spec = spec.settled(len(data), data.x[0].numel())
     folder = out or Path("runs") / f"steal-{model.name}-{spec.digest()}"
@@ -294,6 +278,21 @@ def _check_early(spec: Spec) -> None:
         jobs(spec)
     for attack in spec.attacks:
         catalogue.attack(attack)
+
+
+def _loaded(reference: str, spec: Spec | Theft, like: Data, terms: Terms) -> Model:
+    """The model of a spec, with the preprocessing that it asks for."""
+    return load_model(
+        reference,
+        weights=Path(spec.weights) if spec.weights else None,
+        mean=spec.mean,
+        std=spec.std,
+        resize=spec.resize,
+        trust_types=spec.trust_types or (),
+        trust_pickle=spec.trust_pickle or False,
+        like=like,
+        terms=terms,
+    )
 
 
 def _device(name: str) -> torch.device:

@@ -262,17 +262,17 @@ def _view(
     """The model as it is attacked and judged. Writes environment.json once, with what all of the run's shards use."""
     transfer = substitute is not None
     shown = module if substitute is None else substitute
-    if not (known := log.read_environment(run)):
-        healed = TorchOracle(remedies.applied(shown))
+    known = log.read_environment(run)
+    remedies = msgspec.convert(known.get("remedies", {}), Remedies) if known else remedies
+    healed = TorchOracle(remedies.applied(shown))
+    if not known:
         size = spec.batch_size or measure_batch(healed, x, Untargeted(data.y.to(x.device)))
         known = describe(spec, model, data, x, [job.attack for job in work], size)
         known["remedies"] = msgspec.to_builtins(remedies)
         if spec.via:
             known["via"] = [{"reference": one, "agreement": agreement_of(Path(one))} for one in spec.via]
         log.write_json(run / "environment.json", known)
-    remedies = msgspec.convert(known.get("remedies", {}), Remedies)
     judge = TorchOracle(Remedies(calls=remedies.calls).applied(module))
-    healed = TorchOracle(remedies.applied(shown))
     return View(judge, healed, remedies.calls, remedies.lead, known["batch_size"], transfer)
 
 

@@ -1,6 +1,5 @@
 """An audit through HTTP: nothing is paid for twice, whatever happens, and never more than the budget."""
 
-import json
 import os
 import signal
 import threading
@@ -13,28 +12,10 @@ import polars as pl
 import pytest
 
 from audits import ask, assert_same_run, audit, process, rows
+from endpoint_runs import AGAIN, OPTIONS, finding, queries
 from sapper import log
 from sapper.data.loading import load_data
 from servers import Handler, classifier, serving
-
-OPTIONS = ("--limit", "24", "--attack", "square:steps=12", "--threat", "linf:0.12", "--batch-size", "24")
-AGAIN = 4
-"""Clean samples whose answer is asked for twice on purpose."""
-
-
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAPPER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SAPPER_TOKEN", raising=False)
-
-
-def queries(run: Path) -> dict[str, object]:
-    return json.loads((run / "endpoint.json").read_text())
-
-
-def finding(run: Path, check: str) -> log.Finding:
-    (found,) = [one for one in log.read_summary(run).findings if one.check == check]
-    return found
 
 
 def test_every_row_is_asked_once_and_the_books_are_the_servers(tmp_path: Path) -> None:

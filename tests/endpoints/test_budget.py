@@ -1,39 +1,18 @@
 """A budget of rows is kept to the row, and where it ends nothing that was found is lost."""
 
-import json
 from collections import Counter
 from pathlib import Path
 
 import polars as pl
-import pytest
 import torch
 
 from audits import ask, assert_same_run, audit, rows
-from sapper import log
+from endpoint_runs import AGAIN, OPTIONS, finding, queries
 from sapper.data.loading import load_data
 from sapper.endpoints.endpoint import Terms
 from sapper.models.loading import load_model
 from sapper.scheduler import craft
 from servers import Handler, classifier, serving
-
-OPTIONS = ("--limit", "24", "--attack", "square:steps=12", "--threat", "linf:0.12", "--batch-size", "24")
-AGAIN = 4
-"""Clean samples whose answer is asked for twice on purpose."""
-
-
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAPPER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SAPPER_TOKEN", raising=False)
-
-
-def queries(run: Path) -> dict[str, object]:
-    return json.loads((run / "endpoint.json").read_text())
-
-
-def finding(run: Path, check: str) -> log.Finding:
-    (found,) = [one for one in log.read_summary(run).findings if one.check == check]
-    return found
 
 
 def test_the_budget_is_kept_to_the_row_and_more_of_it_goes_on(tmp_path: Path) -> None:

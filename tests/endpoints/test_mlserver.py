@@ -79,11 +79,6 @@ def await_ready(address: str, running: subprocess.Popen[bytes], log: Path) -> No
             time.sleep(0.1)
 
 
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAPPER_CACHE", str(tmp_path / "cache"))
-
-
 def test_labels_by_its_address(url: str) -> None:
     data = load_data("digits", limit=40)
     model = load_model(url, like=data)

@@ -23,12 +23,6 @@ X = np.random.default_rng(1).random((12, 1, 8, 8)).astype(np.float32)
 DATA = Data("noise", torch.from_numpy(X), torch.arange(12) % 10, tuple(map(str, range(10))))
 
 
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAPPER_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("SAPPER_TOKEN", raising=False)
-
-
 def described(folder: Path, *lines: str) -> str:
     path = folder / "service.toml"
     path.write_text("\n".join(lines))

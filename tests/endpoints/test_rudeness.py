@@ -19,11 +19,6 @@ from servers import Handler, Served, classifier, serving
 X = np.random.default_rng(0).random((40, 64)).astype(np.float32)
 
 
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAPPER_CACHE", str(tmp_path / "cache"))
-
-
 def endpoint(served: Served, folder: Path, *more: str, terms: Terms | None = None) -> Endpoint:
     lines = [f'url = "{served.url}/invocations"', 'scores = "predictions"', "classes = 10", "timeout = 0.3", *more]
     defaults = {"rows = 8", "in_flight = 2", "backoff = 0.01", "tries = 3"}

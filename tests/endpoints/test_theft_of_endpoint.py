@@ -2,16 +2,9 @@
 
 from pathlib import Path
 
-import pytest
-
 from audits import ask, audit, rows
 from sapper import log
 from servers import serving
-
-
-@pytest.fixture(autouse=True)
-def cache_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SAPPER_CACHE", str(tmp_path / "cache"))
 
 
 def test_a_substitute_is_stolen_within_the_budget_and_what_fools_it_fools_the_endpoint(tmp_path: Path) -> None:
