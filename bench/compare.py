@@ -177,7 +177,9 @@ def minimal_distances(
         task = Task(data.x, data.y, None, Budget(norm=one.norm, size=math.inf, steps=steps))
         norm = minimal.NORMS[one.norm]
         title = f"{one.name} in {norm}, {what}, the first {len(task)} MNIST test images, {steps} steps"
-        entries = [Entry(contender, min(len(task), contender.most_samples)) for contender in one.contenders]
+        few = [Entry(contender, min(len(task), contender.most_samples)) for contender in one.contenders]
+        slow = sorted({entry.samples for entry in few} - {len(task)})  # Sapper runs on those of the slow ones too
+        entries = [*few, *(Entry(one.contenders[0], count) for count in slow)]
         trial = small(task, len(task), steps=10)  # the fewest that all of them take
         yield raced(f"{name}-{one.name}-{norm}", title, model, task, trial, entries, min(2, scale.rounds), tell)
 
