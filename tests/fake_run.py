@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from sapper import log, statistics
+from sapper.summary import query_curve
 
 BIBTEX = "@inproceedings{papernot2016jsma,\n  title={The Limitations of Deep Learning in Adversarial Settings}\n}"
 CITATION = {
@@ -36,6 +37,8 @@ class Plan:
     strength: float = 0.8
     """Share of cases found."""
     errors: int = 0
+    gradients: bool = True
+    """Whether it follows them; else there is a query curve."""
 
 
 PLANS = (
@@ -66,17 +69,20 @@ def write_fake_run(
     log.write_table(run / "samples.parquet", table)
     log.write_tensors(run / "samples.safetensors", {"x": x})
     random = np.random.default_rng(seed)
-    results, everything = [], {}
+    results, everything, curves = [], {}, []
     for plan in plans:
         cases, x_adv = _attacked(random, plan, table, x, classes)
         _write_shards(run, plan, cases, x_adv)
         results.append(_result(plan, table, cases))
+        curves.append(query_curve(cases, plan.attack, plan.threat, 50))
         everything.setdefault(plan.threat, []).append(cases)
         if vulnerability and plan.goal.startswith("targeted"):
             log.write_table(run / "vulnerability.parquet", _vulnerability(cases))
     worst = [_worst(threat, table, pl.concat(cases)) for threat, cases in everything.items()]
     clean = float((table["label"] == table["clean_prediction"]).mean())  # pyright: ignore
-    log.write_json(run / "summary.json", log.Summary(model, data, clean, results, worst, [], FINDINGS))
+    log.write_json(
+        run / "summary.json", log.Summary(model, data, clean, results, worst, [], FINDINGS, [*filter(None, curves)])
+    )
     return run
 
 
@@ -146,8 +152,10 @@ def _attacked(
         "distance": _null(failed | ~found, size[plan.threat.partition(":")[0]]),
         **{name: _null(failed, values) for name, values in size.items()},
         "steps": _steps(plan, random.integers(1, 40, len(sample)), size["l0"], found),
-        "forwards": random.integers(2, 41, len(sample)),
-        "backwards": random.integers(1, 40, len(sample)),
+        "question": _null(failed, (asked := random.integers(2, 41, len(sample)))),
+        "nearest": [None] * len(sample),
+        "forwards": asked,
+        "backwards": random.integers(1, 40, len(sample)) * plan.gradients,
         "zero_gradients": [0] * len(sample),
         "bad_gradients": [0] * len(sample),
         "first_margin": [2.0] * len(sample),

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from sapper.attack import Case
 from sapper.learners import KnownLearner
+from sapper.milestones import MILESTONES
 from sapper.oracle import GradientOracle, LearnerOracle, silent
-from sapper.tensors import Batch, Labels, Logits, Mask, Scalars, at_least_single, take
+from sapper.tensors import Batch, Flat, Labels, Logits, Mask, Scalars, at_least_single, take
 
 
 class Ledger:
@@ -28,6 +29,7 @@ class Ledger:
         lead: float = 0.0,
         *,
         transfer: bool = False,
+        trail: bool = False,
     ) -> None:
         """Args:
         oracle: The model.
@@ -37,6 +39,7 @@ class Ledger:
             there is one with it.
         transfer: The cases are to fool another model. Under a budget they are then tried to the end, and what this model is
             surest of being wrong about is kept, not what is closest.
+        trail: How near each case had come is noted along its questions.
         """
         rows, device = len(case.x), case.x.device
         self.oracle = oracle
@@ -61,6 +64,11 @@ class Ledger:
         """The goal's margin at what is kept, where that is the surest and not the closest."""
         self.steps = torch.zeros_like(self.forwards)
         """Steps behind the closest success, or all that were taken where there is none."""
+        self.question = torch.zeros_like(self.forwards)
+        """Which question `x_adv` was."""
+        self._milestones = torch.tensor(MILESTONES if trail else (), device=device)
+        self._nearest = self.distance[:, None].repeat(1, len(self._milestones))
+        """The closest success of those that came after the milestone before."""
         self._taken = torch.zeros_like(self.forwards)
         self._margin = torch.full_like(self.distance, torch.inf)
         """Of the success that is kept."""
@@ -89,6 +97,13 @@ class Ledger:
     def kept(self) -> Mask:
         """Where `x_adv` is something that was asked about."""
         return self.found if self.surest is None else self.surest < torch.inf
+
+    def approach(self) -> Flat:
+        """The distance of the closest success within each milestone's number of questions, nan where there was none; without
+        a trail there are no columns.
+        """
+        least = self._nearest.cummin(1).values if len(self._milestones) else self._nearest
+        return least.where(least.isfinite(), torch.nan)
 
     def _spent(self, case: Case) -> Mask:
         if self.queries is None:
@@ -124,6 +139,9 @@ class Ledger:
         self._margin[rows] = margin[better]
         self.x_adv[rows] = x_adv[better]
         self.steps[rows] = self._taken[rows] + case.age[better]
+        self.question[rows] = asked = self.forwards[rows]
+        if len(self._milestones):
+            self._nearest[rows, torch.bucketize(asked, self._milestones[:-1])] = distance[better]
 
     def _keep_surest(self, surest: Tensor, case: Case, x_adv: Batch, margin: Scalars) -> None:
         """The legal input with the least margin; not the sample itself, which is no attempt."""
@@ -132,6 +150,7 @@ class Ledger:
         rows = rows[better]
         surest[rows] = margin[better]
         self.x_adv[rows] = x_adv[better]
+        self.question[rows] = self.forwards[rows]
 
     def look_at(self, case: Case, gradient: Batch) -> bool:
         """Counts a backward pass, and whether its gradient can be followed; says whether any entry is nan or infinite."""

@@ -56,6 +56,11 @@ CASE = {
     "l2": pl.Float64,
     "linf": pl.Float64,
     "steps": pl.Int64,  # of the attack behind the stored input
+    "question": pl.Int64,  # which of the questions to the model the stored input was; all of them where nothing was found
+    "nearest": pl.List(
+        pl.Float64
+    ),  # distance of the closest success within so many questions as `milestones` says, null
+    # before the first; where the smallest distance is sought by an attack that follows no gradient, else null
     "forwards": pl.Int64,  # questions to the model; with substitutes one, as what they are asked costs nothing
     "backwards": pl.Int64,  # of the model, or of the substitute
     "zero_gradients": pl.Int64,  # backward passes that gave nothing to follow: zero, or lost in underflow
@@ -132,6 +137,23 @@ class Result(msgspec.Struct, frozen=True):
     backwards: int
 
 
+class QueryCurve(msgspec.Struct, frozen=True):
+    """What an attack that follows no gradient reached within so many questions about a case."""
+
+    attack: str
+    threat: str
+    budget: int | None
+    """Most questions that were allowed about a case."""
+    questions: list[int]
+    """Round numbers, and as the last the most that were asked about a case; the next two have an entry for each."""
+    success_rate: list[float]
+    median_distance: list[float | None] | None
+    """Of the closest successes so far, as in `Result`; null under a threat with a budget."""
+    median_questions: float | None
+    """Until a success; failures count as infinitely many. Like the next, null where the smallest distance is sought."""
+    mean_questions_found: float | None
+
+
 class WorstCase(msgspec.Struct, frozen=True):
     """A sample counts as robust if it is right and unbroken by every attack of the run under this threat."""
 
@@ -184,6 +206,7 @@ class Summary(msgspec.Struct, frozen=True):
     worst_case: list[WorstCase]
     certified: list[Certified]
     findings: list[Finding]
+    query_curves: list[QueryCurve] = []
     version: int = 1
 
 

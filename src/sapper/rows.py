@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import polars as pl
 import torch
 
-from sapper import log
+from sapper import log, milestones
 from sapper.goal import Goal
 from sapper.oracle import ScoreOracle
 from sapper.preflight import Preflight
@@ -47,6 +47,7 @@ def table(
             "found": crafted.found,
             "distance": crafted.distance,
             "steps": crafted.steps,
+            "question": crafted.question,
             "forwards": crafted.forwards,
             "backwards": crafted.backwards,
             "zero_gradients": crafted.zero_gradients,
@@ -59,6 +60,8 @@ def table(
         told |= {name: norm(x_adv - clean.double(), p) for name, p in NORMS.items()}
     nothing = [None] * len(clean)
     lists = {name: values.tolist() for name, values in told.items()}
+    if crafted is not None and crafted.nearest.shape[1]:
+        lists["nearest"] = [known(values) for values in crafted.nearest]
     lists |= {"survives_8_bits": survives, "fools_substitute": fooled or nothing}
     columns = {
         "sample": part.sample.tolist(),
@@ -72,6 +75,20 @@ def table(
         values = lists.get(name, nothing)
         columns[name] = [value if ok and value == value else None for ok, value in zip(ran, values, strict=True)]
     return pl.DataFrame({name: columns[name] for name in log.CASE}, schema=log.CASE)
+
+
+def counted(crafted: Crafted, calls: int, *, submitted: bool) -> Crafted:
+    """With what was asked of the model itself: so many calls a question, or one a case, crafted elsewhere and submitted."""
+    one = torch.ones_like(crafted.forwards)
+    never = torch.full_like(crafted.nearest[:, :1], torch.nan)
+    places = milestones.reached(calls) if never.shape[1] else []
+    return replace(
+        crafted,
+        question=one if submitted else calls * crafted.question,
+        forwards=one if submitted else calls * crafted.forwards,
+        backwards=calls * crafted.backwards,
+        nearest=torch.cat([never, crafted.nearest], 1)[:, places],
+    )
 
 
 def reaches(oracle: ScoreOracle, goal: Goal, x_adv: Batch, size: int) -> list[bool]:

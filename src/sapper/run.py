@@ -108,7 +108,8 @@ def audit(
                 work += more
     if endpoint:
         _write_queries(run, endpoint)
-    summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work])
+    summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work],
+                        spec.queries)  # fmt: skip
     log.write_json(run / "summary.json", summary)
     return run, summary
 
@@ -281,8 +282,7 @@ def _run_shard(
         ) from error
     except (ModelError, RuntimeError) as error:  # RuntimeError: how torch says that an operation has no derivative
         return rows.table(part, before, None, clean, nothing, str(error).partition("\n")[0]), clean
-    asked = torch.ones_like(crafted.forwards) if view.transfer else view.calls * crafted.forwards
-    crafted = replace(crafted, forwards=asked, backwards=view.calls * crafted.backwards)
+    crafted = rows.counted(crafted, view.calls, submitted=view.transfer)
     endpoint = endpoint_of(view.model.module)
     error = "the model answered with nan or infinity, or was asked about such"
     if endpoint and endpoint.is_spent:

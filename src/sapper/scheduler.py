@@ -22,7 +22,7 @@ from sapper.goal import Goal, Targeted, Untargeted
 from sapper.learners import learner_of
 from sapper.ledger import Ledger
 from sapper.oracle import GradientOracle, TorchOracle, access_of, confidence, frozen
-from sapper.tensors import Batch, Counts, Labels, Mask, Scalars, join, per_row, take
+from sapper.tensors import Batch, Counts, Flat, Labels, Mask, Scalars, join, per_row, take
 from sapper.threat import Threat
 from sapper.workers import Progress, doors, side_by_side
 
@@ -46,6 +46,11 @@ class Crafted:
     """Of x_adv, in the threat's norm; nan where nothing was found."""
     steps: Counts
     """Steps behind x_adv."""
+    question: Counts
+    """Which of the questions about this case x_adv was; all that were asked where nothing was found."""
+    nearest: Flat
+    """The distance of the closest success within as many questions as `MILESTONES` says; nan where there was none. Kept where
+    the smallest distance is sought by an attack that follows no gradient; else without columns."""
     forwards: Counts
     """Questions the attack asked about this case; the judge's own are not counted."""
     backwards: Counts
@@ -163,7 +168,9 @@ def craft_cases(
     count = len(oracles)
     cases = [take(whole, slice(first, None, count)) for first in range(count)]
     cases = [replace(case, index=index[: len(case.index)]) for case in cases]
-    ledgers = [Ledger(door, case, queries, lead, transfer=transfer) for door, case in zip(oracles, cases, strict=True)]
+    blind = all(catalogue.serves(catalogue.needs(stage), "scores") for stage in stages(attack, threat))
+    options = {"transfer": transfer, "trail": blind and threat.eps is None and not transfer}
+    ledgers = [Ledger(door, case, queries, lead, **options) for door, case in zip(oracles, cases, strict=True)]
 
     def work(worker: int, tell: Progress) -> None:
         _craft_part(attack, cases[worker], ledgers[worker], math.ceil(size / count), tell)
@@ -298,6 +305,8 @@ def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int, *, tra
         confidence=torch.where(finite, confidence(logits, access_of(oracle)), torch.nan),
         distance=torch.where(found, case.threat.distance(x_adv, case.x), torch.nan),
         steps=ledger.steps,
+        question=torch.where(found, ledger.question, ledger.forwards),
+        nearest=torch.where(found[:, None], ledger.approach(), torch.nan),
         forwards=ledger.forwards,
         backwards=ledger.backwards,
         seconds=ledger.seconds,

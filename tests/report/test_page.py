@@ -94,7 +94,7 @@ def test_ids_are_unique(digits: Path) -> None:
 
 
 def test_everything_hostile_is_escaped(tmp_path: Path) -> None:
-    plans = (*PLANS, Plan(attack=f"pgd:{EVIL}", threat="linf:0.1"))
+    plans = (*PLANS, Plan(attack=f"pgd:{EVIL}", threat="linf:0.1", gradients=False))
     run = write_fake_run(tmp_path / "run", names=[EVIL + str(i) for i in range(10)], model=EVIL, data=EVIL, plans=plans)
     environment = log.read_environment(run)
     environment["command"] = ["sapper", "audit", EVIL]

@@ -2,7 +2,7 @@
 
 import re
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import altair as alt
@@ -80,7 +80,6 @@ def curves(facts: Facts, threat: str, width: int) -> Markup | None:
     names = [t.result.attack for t in trials]
     colour = alt.Color("attack:N", title=None).scale(domain=names, range=[LINES[i % 7] for i in range(len(names))])
     dash = alt.StrokeDash("attack:N", title=None).scale(domain=names, range=[DASHES[i % 7] for i in range(len(names))])
-    legend = alt.Legend(orient="top", symbolStrokeWidth=2.5, symbolSize=300, labelFontSize=13, columns=3)
     unit, step = trials[0].budget.unit, 1 if trials[0].budget.in_features else 0
     size = alt.X("distance:Q", title=f"size of the change, {unit}", scale=alt.Scale(nice=False))
     chart = (
@@ -89,7 +88,7 @@ def curves(facts: Facts, threat: str, width: int) -> Markup | None:
         .encode(
             x=size.axis(format="~r", tickCount=6, tickMinStep=step),
             y=alt.Y("left:Q", title="cases not broken yet", axis=alt.Axis(format="%"), scale=alt.Scale(domain=[0, 1])),
-            color=colour.legend(legend),
+            color=colour.legend(legend(names, width)),
             strokeDash=dash,
         )
     )
@@ -104,6 +103,15 @@ def _curve(trial: Trial, end: float) -> Iterable[dict[str, Any]]:
     last = float(left[-1]) if len(reached) else 1.0
     points = [(0.0, 1.0), *((float(reached[i]), float(left[i])) for i in kept), (end, last)]
     return [{"attack": trial.result.attack, "distance": d, "left": share} for d, share in points]
+
+
+def legend(names: Sequence[str], width: float, symbol: int = 300) -> alt.Legend:
+    """Above a chart, in as many columns as surely fit, with room between them: SVG moves nothing, and fonts differ."""
+    columns = max(1, int(width / (8.5 * max(map(len, names), default=1) + 60)))
+    return alt.Legend(
+        orient="top", symbolStrokeWidth=2.5, symbolSize=symbol, labelFontSize=13, columns=columns, columnPadding=24,
+        labelLimit=width - 60,
+    )  # fmt: skip
 
 
 def standalone(chart: alt.TopLevelMixin) -> str:

@@ -11,6 +11,7 @@ from markupsafe import Markup
 from sapper import doctor, log, statistics
 from sapper.report import charts, facts, gallery, matrices, vulnerability, words
 from sapper.report.facts import Facts, Trial
+from sapper.report.queries import queries
 from sapper.report.security import security_curves
 from sapper.report.transfer import transfer
 from sapper.report.verdict import nearest_median, verdict
@@ -101,6 +102,7 @@ def _content(known: Facts) -> dict[str, Any]:
         "clean_interval": statistics.wilson(known.right, len(known.samples)),
         "accuracy": (charts.accuracy(known, FULL), charts.accuracy(known, NARROW)),
         "security": security_curves(known, FULL, NARROW),
+        "queries": queries(known, HALF, NARROW),
         "transfer": transfer(known, FULL, NARROW),
         "curves": _curves(known),
         "lines": [_line(known, trial) for trial in known.trials],

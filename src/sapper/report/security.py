@@ -68,7 +68,7 @@ def _chart(facts: Facts, norm: str, distances: dict[Trial, np.ndarray], width: i
     colour = alt.Color("attack:N", title=None).scale(domain=names, range=colours)
     dashes = [DASHES[i % 7] for i in range(len(names))]
     dash = alt.StrokeDash("attack:N", title=None, legend=None).scale(domain=names, range=dashes)
-    legend = alt.Legend(orient="top", symbolStrokeWidth=2.5, symbolSize=110, labelFontSize=13, columns=3)
+    legend = charts.legend(names, width, 110)
     size = alt.X("size:Q", title=f"size of the change, {Budget(norm, '').unit}").axis(format="~r", tickCount=6)
     share = alt.Y("left:Q", title="robust accuracy").axis(format="%").scale(domain=[0, 1])
     base = alt.Chart(alt.InlineData(values=rows), width=width - 60, height=220)

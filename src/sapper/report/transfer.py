@@ -67,9 +67,8 @@ def _curve(known: Facts, trials: list[Trial], norm: str, width: int) -> Markup |
         return None
     size = alt.X("size:Q", title=f"size of the change, {Budget(norm, '').unit}").axis(format="~r", tickCount=6)
     share = alt.Y("share:Q", title="fooled").axis(format="%").scale(domain=[0, 1])
-    legend = alt.Legend(orient="top", symbolStrokeWidth=2.5, symbolSize=300, labelFontSize=13, columns=2)
     names = list(dict.fromkeys(row["who"] for row in rows))
-    colour = alt.Color("who:N", title=None, legend=legend).scale(
+    colour = alt.Color("who:N", title=None, legend=charts.legend(names, width)).scale(
         domain=names, range=[charts.LINES[i % 7] for i in range(len(names))]
     )
     chart = (
