@@ -51,23 +51,35 @@ def test_the_box_cuts_a_change_and_not_the_norm() -> None:
     torch.testing.assert_close(state.norm, torch.tensor([0.21]))
 
 
-@pytest.mark.parametrize(("loss", "scale"), [("cross_entropy", 1.0), ("margin", 1e-6)])
+SCALES = [1e-6, 1.0, 1e3]
+"""With tiny logits the cross-entropy raises all classes alike, with huge ones it has no gradient."""
+
+
+@pytest.mark.parametrize(
+    ("loss", "scale"), [(loss, scale) for loss in ("scaled", "margin") for scale in SCALES] + [("cross_entropy", 1.0)]
+)
 def test_on_linear_models_it_reaches_the_exact_distance(loss: str, scale: float) -> None:
-    """With tiny logits the cross-entropy raises all classes alike, so only the margin sees the nearest."""
-    ratios = []
-    for seed in range(3):
-        model = random_linear(features=30, seed=seed)
-        x = torch.rand(20, 30, generator=torch.Generator().manual_seed(seed))
-        y = predict(model, x)
-        for weight in model.parameters():
-            weight.data.mul_(scale)
-        exact = exact_of(model).distance(x, y, WIDE)
-        result = sapper.craft(model, x, y, attack=f"ddn:loss={loss}", threat="l2:min", bounds=(-4.0, 5.0))
-        assert result.found.all()
-        ratios.append(result.distance / exact)
-    ratio = torch.cat(ratios)
+    model = random_linear(features=30, classes=5)
+    x = torch.rand(40, 30, generator=torch.Generator().manual_seed(0))
+    y = predict(model, x)
+    for weight in model.parameters():
+        weight.data.mul_(scale)
+    exact = exact_of(model).distance(x, y, WIDE)
+    result = sapper.craft(model, x, y, attack=f"ddn:loss={loss}", threat="l2:min", bounds=(-4.0, 5.0))
+    assert result.found.all()
+    ratio = result.distance / exact
     assert ratio.min() >= 1 - 1e-4
     assert ratio.median() <= 1.02
+
+
+def test_its_own_loss_does_not_depend_on_how_sure_the_model_is() -> None:
+    model = network(seed=2)
+    x, y = samples(model)
+    before = sapper.craft(model, x, y, attack="ddn", threat="l2:min")
+    model[-1].weight.data.mul_(256)
+    model[-1].bias.data.mul_(256)
+    assert torch.equal(sapper.craft(model, x, y, attack="ddn", threat="l2:min").x_adv, before.x_adv)
+    assert not sapper.craft(model, x, y, attack="ddn:loss=cross_entropy", threat="l2:min").found.all()
 
 
 def test_more_steps_come_nearer_on_a_curved_model() -> None:

@@ -85,6 +85,14 @@ def test_in_l2_the_budget_is_spent_in_full() -> None:
         torch.testing.assert_close((state.x_adv - X).flatten(1).norm(dim=1), torch.full((6,), 0.25))
 
 
+def test_in_l2_what_the_box_cuts_off_is_not_lost() -> None:
+    """On black every second bump is cut: authors' code begins with three quarters of the budget and regains it slowly."""
+    x = X * (torch.rand(X.shape, generator=torch.Generator().manual_seed(2)) < 0.2)
+    spent = torch.stack([(state.x_adv - x).flatten(1).norm(dim=1) for state in states(Square(), "l2:0.25", 40, x)])
+    assert float(spent.max()) <= 0.25 * (1 + 1e-5)
+    assert float(spent.min()) >= 0.99 * 0.25
+
+
 @pytest.mark.parametrize("threat", ["linf:0.1", "l2:1"])
 def test_the_loss_of_the_best_point_never_rises(threat: str) -> None:
     loss = torch.full((6,), torch.inf)

@@ -3,8 +3,10 @@
 Each step follows the gradient, then the change is scaled to a norm of its own, which shrinks by a factor after a success
 and grows after a failure. So there is no weight between distance and loss to search for (Algorithm 1).
 
-Differs from the authors' code: where the gradient is zero the change keeps its direction and only its norm adapts.
-Rounding is the threat's business. Under a budget the norm does not exceed it.
+Differs from the authors' code: the cross-entropy is that of logits scaled to a range of 30, `loss=cross_entropy` takes
+them as they are. Its gradient is 0 where a model is far too sure (logits x 100), and where all classes are about as likely
+it follows all the wrong ones at once, away from the nearest. Where the gradient is zero the change keeps its direction and
+only its norm adapts. Rounding is the threat's business. Under a budget the norm does not exceed it.
 """
 
 from dataclasses import dataclass
@@ -17,7 +19,7 @@ from sapper.citation import Paper
 from sapper.descent import half_cosine
 from sapper.errors import UsageError, require_positive
 from sapper.oracle import GradientOracle
-from sapper.tensors import Scalars, nonzero, per_row, scaled
+from sapper.tensors import Logits, Scalars, nonzero, per_row, scaled
 from sapper.threat import norm
 
 PAPER = Paper(
@@ -27,6 +29,9 @@ PAPER = Paper(
     url="https://arxiv.org/abs/1811.09600",
     venue="IEEE/CVF Conference on Computer Vision and Pattern Recognition",
 )
+
+_RANGE = 30.0
+"""Of logits whose softmax is neither flat nor rounded; about a trained network's own."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +52,8 @@ class DDN(Attack, norms={2}, paper=PAPER, minimal=True):
     """By which share the norm shrinks or grows at a step."""
     first_norm: float = 1.0
     """The norm to begin with, in widths of the input's range."""
-    loss: Literal["cross_entropy", "margin"] = "cross_entropy"
-    """What to descend."""
+    loss: Literal["scaled", "cross_entropy", "margin"] = "scaled"
+    """What to descend; scaled: the cross-entropy of logits scaled to a range of 30, whatever the model's own."""
 
     def __post_init__(self) -> None:
         require_positive("steps", self.steps)
@@ -65,7 +70,7 @@ class DDN(Attack, norms={2}, paper=PAPER, minimal=True):
 
     def step(self, case: Case, oracle: GradientOracle, state: Scaled) -> Scaled:
         logits, pull = oracle.vjp(state.x_adv)
-        gradient = pull(case.goal.cotangent(self.loss, logits))
+        gradient = pull(self._cotangent(case, logits))
         reached = case.goal.reached(logits.argmax(1), logits)
 
         way, _ = scaled(gradient)
@@ -75,3 +80,12 @@ class DDN(Attack, norms={2}, paper=PAPER, minimal=True):
         radius = torch.minimum(grown, state.most)
         x_adv = case.threat.clip(case.x + change * per_row(radius / nonzero(norm(change, 2)), change))
         return Scaled(x_adv=x_adv, norm=radius, most=state.most)
+
+    def _cotangent(self, case: Case, logits: Logits) -> Logits:
+        """Up to a factor, which the length of a step does not depend on."""
+        if self.loss != "scaled":
+            return case.goal.cotangent(self.loss, logits)
+        top = logits.amax(1, keepdim=True)
+        return case.goal.cotangent(
+            "cross_entropy", (logits - top) / nonzero(top - logits.amin(1, keepdim=True)) * _RANGE
+        )

@@ -4,8 +4,9 @@ It begins with vertical stripes at the ends of the budget, in l2 with a board of
 side shrinking by a schedule: in linf each colour of it at one end of the budget, in l2 a bump beside its negative, which
 gets what budget a second square gives up (Andriushchenko et al. 2020, Algorithms 1 to 3).
 
-Differs from the authors' code: a square that would change nothing is turned to its opposite, not drawn again; the last row
-and column are drawn too; each sample has squares of its own. Features that are no image are folded into one.
+Differs from the authors' code: in l2 a change is made longer by what the box cuts off it (on a black background every second
+bump); a square that would change nothing is turned to its opposite, not drawn again; the last row and column are drawn too;
+each sample has squares of its own. Features that are no image are folded into one.
 """
 
 import math
@@ -33,6 +34,9 @@ PAPER = Paper(
 
 _HALVINGS = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Questions, of 10 000, after which the squares' area is halved (section 3.2)."""
+
+_CUT = 0.01
+"""The least that the box is taken to leave of a change, in shares of the budget."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +67,8 @@ class Square(Attack, norms={2, math.inf}, paper=PAPER):
 
     def start(self, case: Case, oracle: ScoreOracle) -> Searching:
         x = image(case.x)
-        change = _stripes(case, x) if case.threat.p == math.inf else _board(case, x)
-        x_adv = features_of(case.threat.clip(x + case.budget * change), case.x)
+        begun = _stripes(case, x) if case.threat.p == math.inf else _board(case, x)
+        x_adv = features_of(begun, case.x)
         return Searching(x_adv=x_adv, best=x_adv, loss=torch.full_like(x[:, 0, 0, 0], math.inf))
 
     def step(self, case: Case, oracle: ScoreOracle, state: Searching) -> Searching:
@@ -114,18 +118,26 @@ def _bump_for_bump(case: Case, x: Tensor, best: Tensor, area: Scalars) -> Tensor
     pyramid = bump(down, across, side, first, per_row(draws[:, 4] < 0.5, x), x.dtype)
     fresh = unit(_signs(draws[:, 5:]) * pyramid + unit(change * first))
     change = torch.where(first, fresh * (held + unspent).sqrt(), change * ~second)
-    return case.threat.clip(x + case.budget * unit(change, (1, 2, 3)))
+    return _spent(case, x, unit(change, (1, 2, 3)))
+
+
+def _spent(case: Case, x: Tensor, way: Tensor) -> Tensor:
+    """Along this way of length 1 by the budget and, where the box cuts that short, again by as much as it left. No further
+    than the budget: a longer way is cut no less.
+    """
+    reach = torch.linalg.vector_norm(case.threat.clip(x + case.budget * way) - x, dim=(1, 2, 3), keepdim=True)
+    return case.threat.clip(x + case.budget * way / (reach / case.budget).clamp(_CUT, 1))
 
 
 def _stripes(case: Case, x: Tensor) -> Tensor:
-    """One sign a column and colour."""
+    """At the ends of the budget, one sign a column and colour."""
     colours, _, width = x.shape[1:]
     draws = noise.uniform(case.key, case.age, colours * width, x.dtype, stream=1)
-    return _signs(draws).reshape(-1, colours, 1, width)
+    return case.threat.clip(x + case.budget * _signs(draws).reshape(-1, colours, 1, width))
 
 
 def _board(case: Case, x: Tensor) -> Tensor:
-    """Bumps side by side, five in the shorter direction; of length 1 altogether."""
+    """Bumps side by side, five in the shorter direction; the budget is spent on all alike."""
     rows, colours, height, width = x.shape
     side = max(1, min(height, width) // 5)
     high, wide = height // side, width // side
@@ -139,7 +151,7 @@ def _board(case: Case, x: Tensor) -> Tensor:
     down, across = down[None, None, :, None], across[None, None, None, :]
     covered = (down >= 0) & (down < high * side) & (across >= 0) & (across < wide * side)
     bumps = bump(down % side, across % side, torch.tensor([side], device=x.device), covered, tile[:, :1] < 0.5, x.dtype)
-    return unit((tile[:, 1:] - 0.5).sign() * bumps, (1, 2, 3))
+    return _spent(case, x, unit((tile[:, 1:] - 0.5).sign() * bumps, (1, 2, 3)))
 
 
 def _signs(draws: Flat) -> Tensor:
