@@ -1,4 +1,5 @@
 import io
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
+from audits import ask
 from fake_run import PLANS, Plan, write_fake_run
 from sapper import log
 from sapper.compare import Comparison, compare, print_comparison
@@ -96,6 +98,53 @@ def test_a_worst_case_over_other_attacks_is_refused(tmp_path: Path) -> None:
     second = write_fake_run(tmp_path / "b", plans=WEAK[:1])
     worst = compare(first, second).worst_case[0]
     assert worst.refused == "attacks differ: fgsm, pgd against fgsm"
+
+
+def by_way_of(run: Path, *substitutes: str, digest: str = "one") -> Path:
+    """As a run made with --via."""
+    log.write_toml(run / "spec.toml", {**log.read_spec(run), "via": list(substitutes), "via_digest": digest})
+    return run
+
+
+def test_runs_by_substitutes_are_compared_and_said_to_be_of_what_was_submitted(tmp_path: Path) -> None:
+    first = by_way_of(write_fake_run(tmp_path / "a", plans=WEAK), "stolen/substitute")
+    second = by_way_of(write_fake_run(tmp_path / "b", plans=STRONG), "stolen/substitute")
+    third = by_way_of(write_fake_run(tmp_path / "c", plans=STRONG), "other", "third", digest="two")
+    same, other = compare(first, second), compare(first, third)
+    assert (same.via, same.same_substitutes, same.refused) == (
+        (["stolen/substitute"], ["stolen/substitute"]),
+        True,
+        None,
+    )
+    assert (other.via[1], other.same_substitutes) == (["other", "third"], False)
+    assert "crafted on a substitute and submitted: on stolen/substitute in both" in shown(same)
+    assert "on stolen/substitute in the first, on other and third in the second" in shown(other)
+    for comparison in (same, other):
+        assert comparison.paired
+        assert "significantly higher" in comparison.worst_case[0].statement
+    assert "submitted" not in shown(compare(*(write_fake_run(tmp_path / n, plans=WEAK) for n in "de")))
+
+
+def test_what_was_crafted_on_a_substitute_is_not_compared_with_what_saw_the_model(tmp_path: Path) -> None:
+    first = write_fake_run(tmp_path / "a", plans=WEAK)
+    second = by_way_of(write_fake_run(tmp_path / "b", plans=WEAK), "stolen/substitute")
+    reason = "what attacks saw differs: the model against a substitute"
+    comparison = compare(first, second)
+    assert comparison.refused == reason
+    assert {row.refused for row in comparison.rows} == {reason}
+    answer = ask("compare", first, second)
+    assert (answer.code, answer.out) == (2, "")
+    assert f"cannot be compared: {reason}." in answer.err
+    assert json.loads(ask("compare", first, second, "--json").out)["refused"] == reason
+
+
+def test_folders_of_other_commands_are_told_apart(tmp_path: Path) -> None:
+    run = write_fake_run(tmp_path / "a")
+    for name, told in (("rounds.json", "is a steal folder, .* compare audits --via it"), ("study.json", "of a study")):
+        other = tmp_path / name.partition(".")[0]
+        log.write_json(other / name, {})
+        with pytest.raises(RunError, match=told):
+            compare(run, other)
 
 
 def test_json_and_hostile_names(tmp_path: Path) -> None:

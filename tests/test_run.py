@@ -71,7 +71,7 @@ def test_environment_says_with_what(run: Path) -> None:
 
 def test_summary_has_exactly_the_keys_of_the_contract(run: Path) -> None:
     summary = json.loads((run / "summary.json").read_text())
-    parts = ["model", "data", "clean_accuracy", "results", "worst_case", "certified", "findings"]
+    parts = ["model", "data", "clean_accuracy", "results", "worst_case", "certified", "findings", "query_curves"]
     assert set(summary) == {"version", *parts}
     assert [list(result) for result in summary["results"]] == [RESULT_KEYS] * 5
     assert [list(worst) for worst in summary["worst_case"]] == [["threat", "robust_accuracy", "ci95"]] * 2

@@ -1,12 +1,14 @@
 """Stealing a model: exact counts, budgets kept, nothing asked twice, a substitute that answers alike."""
 
 import json
+import math
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 import sapper
+from sapper import log
 from sapper.data.loading import load_data
 from sapper.errors import DataError, ModelError, RunError, SapperError, UsageError
 from sapper.foreign import Foreign
@@ -147,6 +150,61 @@ def test_stopped_anywhere_it_asks_nothing_twice_and_ends_the_same(
     third = Counting(network)
     steal(third.module, x, out=tmp_path / "out", **options)
     assert not third.asked
+
+
+@pytest.mark.parametrize(("first", "until"), [(250, None), (250, 210), (60, None), (110, 90), (320, None)])
+def test_a_larger_budget_goes_on_where_it_stood_and_ends_as_if_begun_with_it(
+    network: nn.Module, x: torch.Tensor, tmp_path: Path, first: int, until: int | None
+) -> None:
+    options = {**SMALL, "at_once": 16, "held_out": 20}
+    before, after, whole = Counting(network, until or math.inf), Counting(network), Counting(network)
+    with pytest.raises(KeyboardInterrupt) if until else nullcontext():
+        steal(before.module, x, out=tmp_path / "out", budget=first, **options)
+    raised = steal(after.module, x, out=tmp_path / "out", budget=400, **{**options, "held_out": None}).spoils
+    at_once = steal(whole.module, x, out=tmp_path / "whole", budget=400, **options).spoils
+    asked = before.asked + after.asked
+    assert len(asked) == raised.queries == raised.budget == 400
+    assert raised.held_out_queries == 20
+    assert [one.new for one in raised.rounds] == [one.new for one in at_once.rounds] == [40, 40, 80, 160, 60]
+    assert [one.agreement for one in raised.rounds] == [one.agreement for one in at_once.rounds]
+    assert sorted(asked) == sorted(whole.asked)
+    assert "--budget 400" in log.read_environment(tmp_path / "out")["command"]
+    one, two = ((tmp_path / name / "substitute" / "weights.safetensors").read_bytes() for name in ("out", "whole"))
+    assert one == two
+
+
+def test_a_round_that_is_cut_short_twice_keeps_what_it_has(network: nn.Module, x: torch.Tensor, tmp_path: Path) -> None:
+    counting, options = Counting(network), {**SMALL, "held_out": 0}
+    for budget in (100, 130, 170):
+        spoils = steal(counting.module, x, out=tmp_path / "out", budget=budget, **options).spoils
+        assert len(counting.asked) == spoils.queries == budget
+    assert [one.new for one in spoils.rounds] == [40, 40, 80, 10]
+    sources = load_file(tmp_path / "out" / "rounds" / "02" / "inputs.safetensors")["source"]
+    assert sources.tolist() != list(range(80))
+    assert sorted(sources.tolist()) == list(range(80))
+
+
+def test_more_rounds_go_on_too(network: nn.Module, x: torch.Tensor, tmp_path: Path) -> None:
+    counting, options = Counting(network), {**SMALL, "held_out": 0}
+    for rounds in (1, 3):
+        spoils = steal(counting.module, x, out=tmp_path / "out", rounds=rounds, **options).spoils
+        assert len(counting.asked) == spoils.queries == 40 * 2**rounds
+
+
+def test_a_smaller_budget_is_refused(network: nn.Module, x: torch.Tensor, tmp_path: Path) -> None:
+    counting, options = Counting(network), {**SMALL, "held_out": 0, "rounds": 1}
+    steal(counting.module, x, out=tmp_path / "out", budget=60, **options)
+    with pytest.raises(RunError, match=r"was begun with --budget 60: give as much, or more to go on, .*; got 59"):
+        steal(counting.module, x, out=tmp_path / "out", budget=59, **options)
+    with pytest.raises(RunError, match=r"was begun with --rounds 1: .*; got 0"):
+        steal(counting.module, x, out=tmp_path / "out", budget=60, **{**options, "rounds": 0})
+    assert len(counting.asked) == 60
+    steal(counting.module, x, out=tmp_path / "out", **options)  # no budget at all
+    assert len(counting.asked) == 80
+    with pytest.raises(RunError, match=r"was begun with no --budget: .*; got 500"):
+        steal(counting.module, x, out=tmp_path / "out", budget=500, **options)
+    with pytest.raises(RunError, match=r"seed: 0 there, 1 here"):
+        steal(counting.module, x, out=tmp_path / "out", budget=500, seed=1, **options)
 
 
 def test_it_may_go_on_with_other_rows_at_once(network: nn.Module, x: torch.Tensor, tmp_path: Path) -> None:

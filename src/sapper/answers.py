@@ -1,10 +1,11 @@
 """Asking a model about inputs, each once: questions lie on the disk before they are asked, answers as soon as they come.
 
-FOLDER/inputs.safetensors              tensor "x"
+FOLDER/inputs.safetensors              tensor "x", and "source", which of what was known before each row was made of
 FOLDER/answers/0000100.safetensors     what was said of its rows from 100 on: "labels", and "classes", of which they are
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -15,17 +16,42 @@ from sapper import log
 from sapper.errors import ModelError, RunError
 from sapper.oracle import TorchOracle
 from sapper.progress import CaseProgress
-from sapper.tensors import Batch, Labels
+from sapper.tensors import Batch, Counts, Labels, join
 
 _NAME = "inputs.safetensors"
 
 
-def kept(folder: Path, make: Callable[[], Batch]) -> Batch:
-    """The inputs of a folder, made if there are none."""
+@dataclass(frozen=True)
+class Inputs:
+    """What is to be asked."""
+
+    x: Batch
+    source: Counts
+    """Which of what was known before each was made of; where nothing was, its own place."""
+
+    @classmethod
+    def of(cls, x: Batch) -> "Inputs":
+        """Made of nothing."""
+        return cls(x, torch.arange(len(x)))
+
+
+def kept(folder: Path, wanted: int, make: Callable[[Counts], Inputs]) -> Inputs:
+    """The inputs of a folder, as many as wanted; those that are there stay, in their places.
+
+    Args:
+        folder: Where they lie.
+        wanted: How many there are to be.
+        make: Given the sources of those that are there, makes the others.
+    """
     path = folder / _NAME
-    if not path.exists():
-        log.write_bytes(path, safetensors.torch.save({"x": make().contiguous()}))
-    return _read(path)["x"]
+    there = _read(path) if path.exists() else {}
+    found = Inputs(there["x"], there.get("source", torch.arange(len(there["x"])))) if there else None
+    if found and len(found.x) >= wanted:
+        return found
+    more = make(found.source if found else torch.zeros(0, dtype=torch.int64))
+    found = join(found, more) if found else more
+    log.write_bytes(path, safetensors.torch.save({"x": found.x.contiguous(), "source": found.source}))
+    return found
 
 
 class Endpoint:
@@ -39,9 +65,9 @@ class Endpoint:
         self.classes = 0
         """How many it has; known with the first answer."""
 
-    def labels(self, x: Batch, folder: Path, name: str) -> Labels:
+    def labels(self, x: Batch, folder: Path) -> Labels:
         """Its answers, from the folder as far as they are there, else asked for and written."""
-        self._progress.begin(f"asking: {name}", len(x), found=False)
+        self._progress.begin(f"asking: {folder.parent.name}/{folder.name}", len(x), found=False)
         parts, done = [torch.zeros(0, dtype=torch.int64)], 0
         while done < len(x):
             path = folder / "answers" / f"{done:07}.safetensors"

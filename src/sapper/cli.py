@@ -178,7 +178,8 @@ def steal(
 ) -> None:
     """Trains a substitute of a model that only answers, to craft on: `sapper audit ENDPOINT --via STEAL_FOLDER`.
 
-    A theft that was stopped goes on with the same command and asks nothing twice.
+    A theft that was stopped goes on with the same command and asks nothing twice, and one that has spent its budget with a
+    larger one and the same --out.
 
     Args:
         endpoint: Any model, as for audit; it is asked for labels only.
@@ -299,7 +300,7 @@ def doctor(run: Path, /, *, json: Annotated[bool, Flag] = False) -> None:
 
 @app.command
 def compare(first: Path, second: Path, /, *, json: Annotated[bool, Flag] = False) -> None:
-    """Sets two runs side by side, and says where they cannot be compared.
+    """Sets two runs side by side, and says where they cannot be compared. Runs --via substitutes are compared with such only.
 
     Args:
         first: A run folder.

@@ -21,7 +21,7 @@ from sapper.data.dataset import Data
 from sapper.data.loading import load_data
 from sapper.endpoints.endpoint import Terms
 from sapper.ensembles import ensemble
-from sapper.errors import UsageError, require_positive, unknown
+from sapper.errors import RunError, UsageError, require_positive, unknown
 from sapper.foreign import Access, access
 from sapper.goal import KINDS, GoalSpec
 from sapper.lab import Lab
@@ -39,7 +39,7 @@ from sapper.run import audit
 from sapper.spec import Spec
 from sapper.study_run import find, run_study, studies
 from sapper.theft import rob
-from sapper.theft_spec import SUBSTITUTE, Spoils, Theft, substitute_in
+from sapper.theft_spec import SUBSTITUTE, Spoils, Theft, begun, substitute_in
 
 CAPABILITIES = {
     "gradients": "architecture and weights",
@@ -115,6 +115,8 @@ def run_compare(first: Path, second: Path, *, as_json: bool, printer: Console) -
     comparison = compare.compare(first, second)
     if as_json:
         sys.stdout.write(msgspec.json.encode(comparison).decode() + "\n")
+    elif comparison.refused:
+        raise RunError(f"{first} and {second} cannot be compared: {comparison.refused}.")
     else:
         compare.print_comparison(comparison, printer)
 
@@ -127,7 +129,7 @@ def run_steal(
     data = load_data(spec.seed_data, split=spec.split, bounds=spec.bounds)
     model = _loaded(spec.endpoint, spec, data, Terms())
     spec = replace(spec, endpoint_digest=model.digest, data_digest=data.digest())
-    spec = spec.settled(len(data), data.x[0].numel())
+    spec = spec.settled(len(data), data.x[0].numel(), begun(out) if out else None)
     folder = out or Path("runs") / f"steal-{model.name}-{spec.digest()}"
     _, spoils = rob(spec, model.module.to(_device(device)), data, folder, console, at_once=at_once)
     page = write_theft(folder)

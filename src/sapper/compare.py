@@ -16,7 +16,9 @@ from rich.table import Table
 from rich.text import Text
 
 from sapper import log
+from sapper.errors import RunError
 from sapper.statistics import difference_interval, mcnemar, unbroken
+from sapper.theft_spec import ROUNDS
 
 SIGNIFICANT = 0.05
 CHUNK = 256  # inputs read at once
@@ -71,6 +73,12 @@ class Comparison(msgspec.Struct, frozen=True):
     worst_case: list[Worst]
     differences: list[str]
     """Lines of the two specs that differ."""
+    via: tuple[list[str], list[str]] = ([], [])
+    """The substitutes that what was submitted to the models was crafted on; nothing where attacks saw the model."""
+    same_substitutes: bool = True
+    """Whether these are the same, wherever they lie."""
+    refused: str | None = None
+    """Why no number of the two runs is compared, where none is."""
     version: int = 1
 
 
@@ -80,12 +88,16 @@ class _Run(msgspec.Struct, frozen=True):
     spec: dict[str, Any]
     samples: pl.DataFrame
 
+    @property
+    def via(self) -> list[str]:
+        return list(self.spec.get("via") or [])
+
 
 def compare(first: Path, second: Path) -> Comparison:
     """Compares two finished runs.
 
     Raises:
-        RunError: One of them is not finished, or not a run folder.
+        RunError: One of them is not finished, or not the folder of an audit.
     """
     one, two = _read(first), _read(second)
     unlike = _unlike(one, two)
@@ -103,10 +115,17 @@ def compare(first: Path, second: Path) -> Comparison:
         rows=_rows(one.summary, two.summary, unlike),
         worst_case=[_worst(one, two, threat, unlike, paired=paired) for threat in threats],
         differences=_differences(one.spec, two.spec),
+        via=(one.via, two.via),
+        same_substitutes=one.spec.get("via_digest") == two.spec.get("via_digest"),
+        refused=unlike,
     )
 
 
 def _read(path: Path) -> _Run:
+    if (path / ROUNDS).is_file():
+        raise RunError(f"{path} is a steal folder, which has nothing to compare: compare audits --via it.")
+    if (path / "study.json").is_file():
+        raise RunError(f"{path} is the folder of a study: compare the runs of audits.")
     return _Run(path, log.read_summary(path), log.read_spec(path), log.read_samples(path))
 
 
@@ -120,6 +139,7 @@ def _unlike(one: _Run, two: _Run) -> str | None:
             ("bounds", one.spec.get("bounds"), two.spec.get("bounds")),
             ("quantize", one.spec.get("quantize"), two.spec.get("quantize")),
             ("number of samples", len(one.samples), len(two.samples)),
+            ("what attacks saw", *("a substitute" if run.via else "the model" for run in (one, two))),
         )
         if a != b
     ]
@@ -266,6 +286,8 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
     console.print(heading, soft_wrap=True)
     if comparison.clean_accuracy:
         console.print(Text(f"clean accuracy {_show(comparison.clean_accuracy, percent=True)}"))
+    if words := _transfer(comparison):
+        console.print(Text(words), soft_wrap=True)
     table = Table()
     for name in ("threat", "attack", "goal", "success", "robust accuracy", "median distance"):
         table.add_column(name)
@@ -278,6 +300,17 @@ def print_comparison(comparison: Comparison, console: Console) -> None:
         console.print(Text.assemble((f"worst case {worst.threat}: ", "bold"), shown, worst.statement))
     for line in comparison.differences:
         console.print(Text(f"spec {line}", "dim"))
+
+
+def _transfer(comparison: Comparison) -> str:
+    """What the figures of runs by substitutes are of."""
+    if not all(comparison.via):
+        return ""
+    first, second = (" and ".join(names) for names in comparison.via)
+    made = (
+        f"on {first} in both" if comparison.same_substitutes else f"on {first} in the first, on {second} in the second"
+    )
+    return f"all figures are of samples that were crafted on a substitute and submitted: {made}"
 
 
 def _cells(row: Row) -> list[str]:

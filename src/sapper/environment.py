@@ -14,6 +14,7 @@ from sapper.attack import Attack, Cascade
 from sapper.data.dataset import Data
 from sapper.foreign import access
 from sapper.models.model import Model
+from sapper.models.remote import endpoint_of
 from sapper.spec import Spec, command
 from sapper.tensors import Batch
 
@@ -26,7 +27,7 @@ def describe(
     """Everything that a reader needs beside the spec."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command(spec),
+        "command": told(spec, model),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "device": "cpu" if x.device.type == "cpu" else torch.cuda.get_device_name(x.device),
         "threads": torch.get_num_threads(),
@@ -48,6 +49,12 @@ def describe(
             {"name": name, **vars(paper), "bibtex": paper.bibtex()} for name, paper in catalogue.papers(attacks)
         ],
     }
+
+
+def told(spec: Spec, model: Model) -> str:
+    """The command line, with the terms on which an endpoint is asked."""
+    endpoint = endpoint_of(model.module)
+    return command(spec, endpoint.terms.budget, endpoint.terms.rate) if endpoint else command(spec)
 
 
 def commit() -> str | None:

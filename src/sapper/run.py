@@ -21,7 +21,7 @@ from sapper.adversarial_distance import adversarial_distance
 from sapper.checks import check_goal, check_options
 from sapper.data.dataset import Data
 from sapper.endpoints.endpoint import Endpoint
-from sapper.environment import describe
+from sapper.environment import describe, told
 from sapper.errors import ModelError, RunError, UsageError
 from sapper.foreign import access
 from sapper.goal import GoalSpec, Untargeted
@@ -163,7 +163,9 @@ def _view(
     x: Batch,
     remedies: Remedies,
 ) -> View:
-    """The model as it is attacked and judged. Writes environment.json once, with what all of the run's shards use."""
+    """The model as it is attacked and judged. Writes environment.json once, with what all of the run's shards use, and anew
+    where its command is another: a budget may have been raised.
+    """
     transfer = substitute is not None
     shown = module if substitute is None else substitute
     known = log.read_environment(run)
@@ -175,7 +177,8 @@ def _view(
         known["remedies"] = msgspec.to_builtins(remedies)
         if spec.via:
             known["via"] = [{"reference": one, "agreement": agreement_of(Path(one))} for one in spec.via]
-        log.write_json(run / "environment.json", known)
+    if (now := {**known, "command": told(spec, model)}) != log.read_environment(run):
+        log.write_json(run / "environment.json", now)
     judge = TorchOracle(Remedies(calls=remedies.calls).applied(module))
     return View(judge, healed, remedies.calls, remedies.lead, known["batch_size"], transfer)
 

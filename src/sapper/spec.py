@@ -69,8 +69,8 @@ def differences(first: Spec, second: Spec) -> list[str]:
     ]
 
 
-def command(spec: Spec) -> str:
-    """The command line that asks for this spec."""
+def command(spec: Spec, budget: int | None = None, rate: float | None = None) -> str:
+    """The command line that asks for this spec, of an endpoint with these rows and requests a second at most."""
     words = ["sapper", "audit", spec.model, "--data", spec.data]
     for substitute in spec.via or ():
         words += ["--via", substitute]
@@ -99,4 +99,6 @@ def command(spec: Spec) -> str:
             value = plain[key]
             values = value if isinstance(value, list | tuple) else [value]
             words += [f"--{key.replace('_', '-')}", *(str(one) for one in values if one is not True)]
+    for name, value in (("--budget", budget), ("--rate", rate)):
+        words += [name, str(value)] if value is not None else []
     return shlex.join(words if spec.doctor else [*words, "--no-doctor"])

@@ -8,9 +8,11 @@
     substitute/                      the last one, a model folder
     report.html
 
-What has been answered is never asked again: a theft that was stopped goes on with the same command.
+What has been answered is never asked again: a theft that was stopped goes on with the same command, and one whose budget was
+spent with a larger one.
 """
 
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,13 +21,12 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import msgspec
 import torch
 from rich.console import Console
 from torch import nn
 
 from sapper import log, noise
-from sapper.answers import Endpoint, kept
+from sapper.answers import Endpoint, Inputs, kept
 from sapper.checks import check_data
 from sapper.data.dataset import Data
 from sapper.environment import PACKAGES, commit
@@ -38,8 +39,8 @@ from sapper.oracle import TorchOracle, frozen
 from sapper.progress import CaseProgress
 from sapper.statistics import wilson
 from sapper.substitute import PAPERS, by_hyperplane, by_jacobian, reservoir
-from sapper.tensors import Batch, Labels, join, take
-from sapper.theft_spec import ROUNDS, SUBSTITUTE, Round, Spoils, Theft
+from sapper.tensors import Batch, Counts, Labels, join, take
+from sapper.theft_spec import MODEL, ROUNDS, SUBSTITUTE, Round, Spoils, Theft, begun
 from sapper.threat import Threat
 
 _ROWS = 512
@@ -90,7 +91,7 @@ def steal(
         model: What is stolen; whatever it could give, it is asked for labels.
         x: Samples of the kind that it classifies, in `bounds`: the first `seeds` are learned from, the next are held out.
             Nobody needs to know their classes.
-        out: The folder to write, or to go on in.
+        out: The folder to write, or to go on in; with a larger `budget` or more `rounds` too.
         budget: Most questions in all, those about held-out samples too; without, `rounds` decides.
         architecture: Of the substitute: "lenet", "mlp", "softmax", "svm" or another of `sapper.models`.
         seeds: How many samples to begin with.
@@ -127,7 +128,7 @@ def steal(
         rounds=rounds, architecture=architecture, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
         momentum=momentum, step_size=step_size, period=period, sigma=sigma, kappa=kappa, quantize=quantize, seed=seed,
         endpoint_digest=digest(model), data_digest=data.digest(),
-    ).settled(len(x), x[0].numel())  # fmt: skip
+    ).settled(len(x), x[0].numel(), begun(out))  # fmt: skip
     substitute, spoils = rob(spec, model, data, out, console or Console(quiet=True), at_once=at_once)
     return Stolen(substitute, out, spoils)
 
@@ -149,22 +150,24 @@ def rob(
         The substitute, and what came of it.
     """
     require_positive("at-once", at_once)
+    if there := begun(out):
+        spec.check_continues(there, out)
     asks = spec.asks(len(data))
     known_architecture(spec.architecture)  # an unknown one is refused before anything is asked
     _open(out, spec)
-    if not log.read_environment(out):
-        log.write_json(out / "environment.json", _environment(spec))
     samples = _box(spec).rounded(data.x)
     done: list[Round] = []
     with frozen(module), CaseProgress(console) as progress:
         endpoint = Endpoint(module, progress, at_once)
-        held = _asked(endpoint, out / "held-out", "held-out", lambda: samples[spec.seeds : spec.seeds + spec.held])
+        held = _asked(endpoint, out / "held-out", spec.held, lambda _: Inputs.of(samples[spec.seeds :][: spec.held]))
         known, substitute = _Known(samples[:0], held.y[:0]), nn.Sequential()
         for number, new in enumerate(asks):
-            make = partial(_moved, spec, number, new, known, substitute) if number else lambda: samples[: spec.seeds]
-            known = join(known, _asked(endpoint, out / "rounds" / f"{number:02}", f"round {number}", make))
+            folder = out / "rounds" / f"{number:02}"
+            moved = partial(_moved, folder, spec, number, new, known, substitute)
+            make = moved if number else lambda _: Inputs.of(samples[: spec.seeds])
+            known = join(known, _asked(endpoint, folder, new, make))
             begin = time.perf_counter()
-            substitute = _learn(spec, known, _names(data, endpoint.classes), out / "rounds" / f"{number:02}" / "model")
+            substitute = _learn(spec, known, _names(data, endpoint.classes), folder / MODEL)
             done.append(_measure(spec, number, new, known, held, substitute, time.perf_counter() - begin))
             log.write_json(out / ROUNDS, _spoils(spec, asks, done, _names(data, endpoint.classes)))
             console.print(_line(done[-1]), markup=False, highlight=False)
@@ -199,39 +202,38 @@ def _box(spec: Theft) -> Threat:
 
 
 def _open(out: Path, spec: Theft) -> None:
-    """Begins the folder, or goes on in one of the same spec."""
-    path = out / "spec.toml"
-    if not path.exists():
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunError(f"{out} is there and is no steal folder: give another --out, or empty it.")
-        log.write_toml(path, spec.plain())
-        return
+    """Begins the folder, or goes on in it."""
+    if not (out / "spec.toml").exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"{out} is there and is no steal folder: give another --out, or empty it.")
+    log.write_toml(out / "spec.toml", spec.plain())
     log.sweep(out)
-    try:
-        there = msgspec.convert(log.read_spec(out), Theft)
-    except msgspec.ValidationError as error:
-        raise RunError(f"{path} is no theft's: {error}. Give another --out.") from error
-    if there != spec:
-        raise RunError(
-            f"{out} holds a theft of another spec: give another --out, or the same options; "
-            f"{'; '.join(there.differences(spec))}."
-        )
+    known = log.read_environment(out) or _environment(spec)
+    log.write_json(out / "environment.json", {**known, "command": spec.command()})
 
 
-def _asked(endpoint: Endpoint, folder: Path, name: str, make: Callable[[], Batch]) -> _Known:
-    x = kept(folder, make)
-    return _Known(x, endpoint.labels(x, folder, name))
+def _asked(endpoint: Endpoint, folder: Path, wanted: int, make: Callable[[Counts], Inputs]) -> _Known:
+    """In the order of what they were made of, whichever were asked first."""
+    inputs = kept(folder, wanted, make)
+    known = _Known(inputs.x, endpoint.labels(inputs.x, folder))
+    return take(known, inputs.source.argsort())
 
 
-def _moved(spec: Theft, number: int, new: int, known: _Known, substitute: nn.Module) -> Batch:
-    """So many of the known inputs, moved as the substitute so far says."""
-    if new < len(known.x):
+def _moved(
+    folder: Path, spec: Theft, number: int, new: int, known: _Known, substitute: nn.Module, there: Counts
+) -> Inputs:
+    """So many of the known inputs, but for those that are there, moved as the substitute so far says."""
+    shutil.rmtree(folder / MODEL, ignore_errors=True)  # which has not learned what is made now
+    chosen = list(range(len(known.x)))
+    if new < len(chosen):
         key = noise.keys(spec.seed, torch.tensor([number]))
-        draws = noise.uniform(key, torch.zeros_like(key), len(known.x), torch.float64)[0]
-        known = take(known, torch.tensor(reservoir(draws.tolist(), new)))
+        draws = noise.uniform(key, torch.zeros_like(key), len(chosen), torch.float64)[0]
+        chosen = reservoir(draws.tolist(), new)
+    done = set(there.tolist())
+    rest = torch.tensor([place for place in chosen if place not in done][: new - len(done)])
+    known = take(known, rest)
     moved = by_hyperplane if spec.architecture == "svm" else by_jacobian
     box = _box(spec)
-    return box.rounded(box.clip(moved(substitute, known.x, known.y, spec.schedule.step(number - 1))))
+    return Inputs(box.rounded(box.clip(moved(substitute, known.x, known.y, spec.schedule.step(number - 1)))), rest)
 
 
 def _names(data: Data, classes: int) -> tuple[str, ...]:

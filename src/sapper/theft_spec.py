@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
+from sapper import log
 from sapper.errors import DataError, RunError, UsageError, require_not_negative, require_positive
 from sapper.questions import Schedule
 
@@ -19,6 +20,8 @@ _HELD_OUT, _SHARE = (
 _STEP = 0.1  # of the data's range, as the papers'
 SUBSTITUTE = "substitute"
 """The model folder in a steal folder."""
+MODEL = "model"
+"""That in a round's."""
 
 
 class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -56,10 +59,13 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     endpoint_digest: str = ""
     data_digest: str = ""
 
-    def settled(self, samples: int, features: int) -> "Theft":
-        """With what was left out: how many samples are held out, and how far new inputs are moved."""
+    def settled(self, samples: int, features: int, there: "Theft | None" = None) -> "Theft":
+        """With what was left out: how many samples are held out, as many as `there` where it was begun, and how far new
+        inputs are moved.
+        """
         left, share = max(0, samples - self.seeds), _HELD_OUT if self.budget is None else self.budget // _SHARE
-        held_out = min(left, _HELD_OUT, share) if self.held_out is None else self.held_out
+        given = there.held_out if there and self.held_out is None else self.held_out
+        held_out = min(left, _HELD_OUT, share) if given is None else given
         if not 0 <= held_out <= left:
             raise DataError(
                 f"expected held-out samples from 0 to the {left} that {self.seeds} seeds leave, got {held_out}."
@@ -121,6 +127,22 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         return [
             f"{name}: {mine.get(name)} there, {its.get(name)} here" for name in names if mine.get(name) != its.get(name)
         ]
+
+    def check_continues(self, there: "Theft", folder: Path) -> None:
+        """Raises:
+        RunError: What was begun in the folder is something else, or had a larger budget or more rounds.
+        """
+        if differences := there.differences(replace(self, budget=there.budget, rounds=there.rounds)):
+            raise RunError(
+                f"{folder} holds a theft of another spec: give another --out, or the same options; "
+                f"{'; '.join(differences)}."
+            )
+        for name, had, given in (("budget", there.budget, self.budget), ("rounds", there.rounds, self.rounds)):
+            if given is not None and (had is None or given < had):
+                raise RunError(
+                    f"{folder} was begun with {'no ' if had is None else ''}--{name}{'' if had is None else f' {had}'}: give "
+                    f"as much, or more to go on, or another --out; got {given}."
+                )
 
     def command(self) -> str:
         """The command line that asks for this."""
@@ -194,6 +216,21 @@ def substitute_in(reference: str) -> str:
 def agreement_of(model: Path) -> float | None:
     """How often a substitute in its steal folder answers as what it was stolen from, where that is known."""
     return read_spoils(model.parent).agreement if (model.parent / ROUNDS).is_file() else None
+
+
+def begun(folder: Path) -> Theft | None:
+    """The theft whose folder this is, if it is one.
+
+    Raises:
+        RunError: The folder is another command's.
+    """
+    path = folder / "spec.toml"
+    if not path.exists():
+        return None
+    try:
+        return msgspec.convert(log.read_spec(folder), Theft)
+    except msgspec.ValidationError as error:
+        raise RunError(f"{path} is no theft's: {error}. Give another --out.") from error
 
 
 def read_spoils(folder: Path) -> Spoils:

@@ -8,6 +8,7 @@ import torch
 
 from audits import ask, assert_same_run, audit, rows
 from endpoint_runs import AGAIN, OPTIONS, finding, queries
+from sapper import log
 from sapper.data.loading import load_data
 from sapper.endpoints.endpoint import Terms
 from sapper.models.loading import load_model
@@ -32,7 +33,9 @@ def test_the_budget_is_kept_to_the_row_and_more_of_it_goes_on(tmp_path: Path) ->
         assert finding(run, "queries").verdict == finding(run, "cases that could not be run").verdict == "warning"
         audit(url, *OPTIONS, "--out", run, "--budget", "100")
         assert served.total == 100
-        audit(url, *OPTIONS, "--out", run, "--budget", "10000")
+        assert log.read_environment(run)["command"].endswith(" --budget 100")
+        audit(url, *OPTIONS, "--out", run, "--budget", "10000", "--rate", "5000")
+        assert log.read_environment(run)["command"].endswith(" --budget 10000 --rate 5000.0")
         assert Counter(served.rows.values()) == {1: len(served.rows) - AGAIN, 2: AGAIN}
         assert rows(run)["error"].null_count() == 24
         audit(url, *OPTIONS, "--out", free)

@@ -6,6 +6,7 @@ from typing import Any
 
 import altair as alt
 import jinja2
+import numpy as np
 import safetensors.numpy
 from markupsafe import Markup
 
@@ -60,7 +61,8 @@ def _curve(spoils: Spoils, width: int) -> Markup:
     """Agreement against questions, both kinds counted."""
     rows = [_point(one) for one in spoils.rounds]
     base = alt.Chart(alt.InlineData(values=rows), width=width - 60, height=220)
-    asked = alt.X("queries:Q", title="questions to the endpoint").scale(nice=False, zero=False).axis(format="~s")
+    asked = alt.X("queries:Q", title="questions to the endpoint").scale(nice=False, zero=False)
+    asked = asked.axis(format="~s", tickCount=3 if width < 500 else 8)
     share = alt.Y("agreement:Q", title="agreement").axis(format="%").scale(domain=[0, 1])
     line = base.mark_line(strokeWidth=2.2, color=charts.LINES[0], point=alt.OverlayMarkDef(size=60)).encode(
         x=asked, y=share
@@ -86,12 +88,13 @@ def _rows(folder: Path, spoils: Spoils, bounds: tuple[float, float]) -> list[lis
 
 
 def _shown(folder: Path, names: list[str], bounds: tuple[float, float]) -> list[Shown]:
-    x = log.read_rows(folder / "inputs.safetensors", "x", 0, _SEEDS)
-    labels: list[int] = []
-    while len(labels) < len(x):
+    """The first, by what they were made of."""
+    asked, labels = safetensors.numpy.load_file(folder / "inputs.safetensors"), list[int]()
+    order = np.argsort(asked["source"])[:_SEEDS] if "source" in asked else np.arange(len(asked["x"]))[:_SEEDS]
+    while len(labels) <= max(order, default=-1):
         answer = safetensors.numpy.load_file(folder / "answers" / f"{len(labels):07}.safetensors")
         labels += answer["labels"].tolist()
     return [
-        Shown(pictures.photograph(one, bounds, _SIDE), words.class_name(label, names))
-        for one, label in zip(x, labels, strict=False)
+        Shown(pictures.photograph(asked["x"][row], bounds, _SIDE), words.class_name(labels[row], names))
+        for row in order
     ]
