@@ -184,6 +184,14 @@ def test_the_cotangent_is_the_rows_own_derivative_whatever_its_batch_mates(name:
             assert float(slope[0]) == pytest.approx(float(whole[row, column]), abs=1e-6)
 
 
+@pytest.mark.parametrize("name", GOALS)
+@pytest.mark.parametrize("loss", ["cross_entropy", "margin", "dlr"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32], ids=str)
+def test_in_no_precision_does_a_cotangent_turn_round(name: str, loss: str, dtype: torch.dtype) -> None:
+    exact, rounded = (GOALS[name].cotangent(loss, logits).double() for logits in (LOGITS, LOGITS.to(dtype)))
+    torch.testing.assert_close(rounded, exact, rtol=0.1, atol=0.05)
+
+
 def test_a_sure_model_keeps_its_derivative() -> None:
     """The label's 1 - p rounds to 0 while the others' p do not: a direction that is not the loss's."""
     logits = torch.tensor([[40.0, 0.0, 3.0]])

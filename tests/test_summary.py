@@ -101,6 +101,17 @@ def test_median_counts_failures_as_infinitely_far(tmp_path: Path, distances: lis
     assert result.mean_distance_all == pytest.approx(sum(size) / count)
 
 
+def test_a_search_for_the_smallest_distance_that_failed_has_no_mean_over_all(tmp_path: Path) -> None:
+    """Where it gave up may be the sample itself: an unattackable model would be at distance 0."""
+    run = begin(tmp_path, {"label": [0, 0], "clean_prediction": [0, 0]})
+    shard(run, "a", 0, sample=[0, 1], label=[0] * 2, found=[False] * 2, distance=[None] * 2, l2=[0.0, 0.0])
+    shard(run, "b", 0, sample=[0, 1], label=[0] * 2, found=[True, False], distance=[0.2, None], l2=[0.2, 0.0])
+    shard(run, "c", 0, sample=[0, 1], label=[0] * 2, found=[True, True], distance=[0.2, 0.4], l2=[0.2, 0.4])
+    results = summarise(run, "m", "d", "misclassification", [(name, "l2:min", name) for name in "abc"]).results
+    assert [result.mean_distance_all for result in results] == [None, None, pytest.approx(0.3)]
+    assert [result.median_distance for result in results] == [None, None, pytest.approx(0.3)]
+
+
 def test_targeted_success_counts_pairs_and_robustness_samples(tmp_path: Path) -> None:
     run = begin(tmp_path, {"label": [0, 0, 0], "clean_prediction": [0, 0, 0]})
     shard(

@@ -58,20 +58,23 @@ def network(shape: tuple[int, ...] = (1, 3, 4), classes: int = 4, seed: int = 0,
     return model.to(dtype)
 
 
-def model_for(method: type[Attack], dtype: torch.dtype = torch.float32, unit: float = 1.0) -> nn.Module:
+def model_for(
+    method: type[Attack], dtype: torch.dtype = torch.float32, unit: float = 1.0, origin: float = 0.0
+) -> nn.Module:
     """A model that the attack is for: the network or, if it asks for a learner, one of that kind.
 
-    Its inputs are in [0, unit]; in other units it is the same model.
+    Its inputs are from the origin to a unit beyond it; in other units it is the same model.
     """
     kind = catalogue.learner(method)
     if kind is None:
-        return network(dtype=dtype) if unit == 1 else nn.Sequential(Divided(unit), network(dtype=dtype))
+        same = (unit, origin) == (1, 0)
+        return network(dtype=dtype) if same else nn.Sequential(Measured(unit, origin), network(dtype=dtype))
     if kind is Linear:
         exact = exact_of(random_linear())
-        return linear(exact.weight / unit, exact.bias).to(dtype)
+        return linear(exact.weight / unit, exact.bias - exact.weight.sum(1) * origin / unit).to(dtype)
     x = torch.rand(300, 12, generator=torch.Generator().manual_seed(3))
     y = predict(network(), x)
-    return estimator_of(kind, x * unit, y)
+    return estimator_of(kind, x * unit + origin, y)
 
 
 def constant_for(method: type[Attack]) -> nn.Module:
@@ -88,15 +91,15 @@ def estimator_of(kind: type[Tree] | type[Neighbours], x: Tensor, y: Tensor) -> n
     return from_estimator(estimator.fit(np.asarray(x, np.float64), np.asarray(y)), "toy").module
 
 
-class Divided(nn.Module):
+class Measured(nn.Module):
     """From other units."""
 
-    def __init__(self, unit: float) -> None:
+    def __init__(self, unit: float, origin: float) -> None:
         super().__init__()
-        self.unit = unit
+        self.unit, self.origin = unit, origin
 
     def forward(self, x: Tensor) -> Tensor:
-        return x / self.unit
+        return (x - self.origin) / self.unit
 
 
 def known(whole: nn.Module, model: nn.Module) -> nn.Module:

@@ -127,7 +127,8 @@ class Result(msgspec.Struct, frozen=True):
     ci95: tuple[float, float] | None
     """Wilson interval of robust_accuracy."""
     mean_distance_all: float | None
-    """Over all cases, those that failed with the change they ended at."""
+    """Over all cases, those that failed with the change they ended at; null if one of them sought the smallest (`norm:min`),
+    as where it ended may be the sample itself."""
     mean_distance_found: float | None
     median_distance: float | None
     """Failures count as infinitely far; null when that is the median."""

@@ -62,7 +62,7 @@ def _result(samples: pl.DataFrame, cases: pl.DataFrame, attack: str, threat: str
         success_rate=found / len(cases) if len(cases) else None,
         robust_accuracy=robust / attacked if attacked else None,
         ci95=wilson(robust, attacked),
-        mean_distance_all=mean_or_none(size),
+        mean_distance_all=None if threat.endswith(":min") and found < len(cases) else mean_or_none(size),
         mean_distance_found=mean_or_none(cases["distance"]),
         median_distance=median_with_failures(cases["distance"]),
         seconds=seconds,

@@ -4,7 +4,9 @@ An attack on any model is tried on a curved network, one that asks for a learner
 """
 
 import math
+from dataclasses import fields
 from functools import cache
+from typing import Literal, get_args, get_origin, get_type_hints
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 import sapper
 from sapper import catalogue
 from sapper.attack import Attack, Learner, stages
+from sapper.goal import Untargeted
 from sapper.learners import Linear
 from sapper.scheduler import Crafted
 from sapper.threat import NORMS, Threat
@@ -36,8 +39,23 @@ PAIRS = [(name, norm) for name, method in METHODS.items() for norm in catalogue.
 EACH = pytest.mark.parametrize(("name", "norm"), PAIRS)
 LINEAR = [pair for pair in PAIRS if catalogue.learner(METHODS[pair[0]]) in (None, Linear)]
 EACH_ON_LINEAR_MODELS = pytest.mark.parametrize(("name", "norm"), LINEAR)
+SEEING = {name: norm for name, norm in LINEAR if catalogue.access(METHODS[name]) != "labels"}
+EACH_THAT_SEES_SCORES = pytest.mark.parametrize(("name", "norm"), SEEING.items())
 X, _ = samples(network(), rows=20)
 LONG = 250  # steps
+
+
+VALUES = {bool: (True, False), float | None: (0.05,)}
+
+
+def values(method: type[Attack]) -> list[str]:
+    """Options that have a few values only, with each that is not the default, and those that are left out by default."""
+    hints, found = get_type_hints(method), []
+    for option in fields(method):
+        hint = hints[option.name]
+        every = get_args(hint) if get_origin(hint) is Literal else VALUES.get(hint, ())
+        found += [f"{option.name}={value}" for value in every if value != option.default]
+    return found
 
 
 @cache
@@ -55,6 +73,11 @@ def brief(name: str) -> str:
     """The attack; with fewer steps if it takes thousands, as what it promises holds for any number."""
     most = METHODS[name]().limit(1000) if name in METHODS else 0
     return f"{name}:steps={METHODS[name]().steps * LONG // most}" if most > 2 * LONG else name
+
+
+def given(name: str, option: str) -> str:
+    """The same with an option more."""
+    return f"{brief(name)}{',' if ':' in brief(name) else ':'}{option}"
 
 
 def ready(name: str, model: nn.Module, x: Tensor, options: dict) -> str | Attack:
@@ -154,6 +177,10 @@ def test_counts_are_those_of_a_hook_on_the_model(name: str, norm: str) -> None:
     assert int(watched.forwards.sum()) == int(result.forwards.sum()) + len(X) + 1  # the judge, the number of classes
     assert int(watched.backwards.sum()) == int(result.backwards.sum())
     assert (result.forwards >= 1).all()
+    # Row by row it would be their sum; rows that leave are asked about once more, alone if they leave alone.
+    assert len(watched.batches) <= int(result.forwards.max()) + len(X) + 5
+    left = ~result.found  # a question a step, the clean sample and the last candidate
+    assert (result.forwards[left] <= result.steps[left] + 2).all()
 
 
 @EACH
@@ -193,20 +220,33 @@ def test_what_is_found_on_a_grid_lies_on_it(name: str, norm: str) -> None:
     assert (size(loaded - grid, norm) <= budget(norm) * (1 + 1e-5)).all()
 
 
+@cache
+def in_double(name: str, norm: str) -> Crafted:
+    """In float64, as what is learned from many samples one after the other magnifies a rounding."""
+    return attacked(name, norm, model=model_for(METHODS[name], torch.float64), x=X.double())
+
+
 @EACH
 def test_other_units_give_the_same_answer(name: str, norm: str) -> None:
-    """Pixels from 0 to 255 with the budget in those units (in l0 it has none).
-
-    In float64, for what is learned from many samples one after the other magnifies a rounding.
-    """
-    x = X.double()
-    plain, model = (model_for(METHODS[name], torch.float64, unit) for unit in (1.0, 255.0))
-    attack = "jsma:theta=255" if name == "jsma" else name
-    threat = BUDGETS[norm] if norm == "l0" else f"{norm}:{budget(norm) * 255}"
-    result = attacked(attack, norm, model=model, x=x * 255, threat=threat, bounds=(0.0, 255.0))
-    expected = attacked(name, norm, model=plain, x=x)
+    """Values from -55 to 200 with the budget in those units (in l0 it has none): nothing takes the box for [0, 1]."""
+    unit, origin = 255.0, -55.0
+    model, x = model_for(METHODS[name], torch.float64, unit, origin), X.double() * unit + origin
+    attack = f"jsma:theta={unit}" if name == "jsma" else name
+    threat = BUDGETS[norm] if norm == "l0" else f"{norm}:{budget(norm) * unit}"
+    result = attacked(attack, norm, model=model, x=x, threat=threat, bounds=(origin, origin + unit))
+    expected = in_double(name, norm)
     assert torch.equal(result.found, expected.found)
-    torch.testing.assert_close(result.x_adv / 255, expected.x_adv, rtol=0, atol=1e-3)
+    torch.testing.assert_close((result.x_adv - origin) / unit, expected.x_adv, rtol=0, atol=1e-3)
+
+
+@EACH_THAT_SEES_SCORES
+def test_logits_that_are_all_below_zero_are_as_good_as_any(name: str, norm: str) -> None:
+    """Log-probabilities, say: what counts is how far they are apart, so no 0 may stand for "no class"."""
+    model = model_for(METHODS[name], torch.float64)
+    model[-1].bias.data -= 64
+    result, expected = attacked(name, norm, model=model, x=X.double()), in_double(name, norm)
+    assert torch.equal(result.found, expected.found)
+    torch.testing.assert_close(result.x_adv, expected.x_adv, rtol=0, atol=1e-4)
 
 
 @EACH
@@ -285,6 +325,30 @@ def test_on_a_linear_model_a_generous_budget_always_suffices(name: str, norm: st
     most = math.ceil(float(exact.max())) * 4 if norm == "l0" else 4 * float(exact.max())
     attack = "jsma:theta=20" if name == "jsma" else name
     assert attacked(attack, norm, y=y, model=model, threat=f"{norm}:{most}", bounds=(0.0, 20.0)).found.all()
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "option"), [(*pair, option) for pair in PAIRS for option in values(METHODS[pair[0]])]
+)
+def test_an_option_works_in_every_norm_whatever_its_value(name: str, norm: str, option: str) -> None:
+    """A branch that nobody runs is where undefined names live."""
+    attack = given(name, option)
+    result = attacked(attack, norm)
+    assert int(result.found.sum()) > 2  # two are found before it starts
+    assert (predict(toy(name), result.x_adv) != labels(name))[result.found].all()
+    assert (size(result.x_adv - X, norm) <= budget(norm) * (1 + 1e-5)).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "norm"),
+    [pair for pair in PAIRS if "confidence" in {one.name for one in catalogue.options(METHODS[pair[0]])}],
+)
+def test_what_it_finds_with_a_confidence_has_it(name: str, norm: str) -> None:
+    result = attacked(given(name, "confidence=1"), norm)
+    assert int(result.found.sum()) > 2
+    with torch.no_grad():
+        margin = Untargeted(labels(name)).margin(toy(name)(result.x_adv))
+    assert (margin[result.found] <= -1 + 1e-5).all()
 
 
 @EACH

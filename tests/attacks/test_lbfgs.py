@@ -6,7 +6,7 @@ from torch.nn import functional
 
 import sapper
 from sapper import catalogue
-from sapper.attacks.lbfgs import LBFGS
+from sapper.attacks.lbfgs import LBFGS, _cross_entropy
 from sapper.errors import UsageError
 from sapper.goal import Untargeted
 from sapper.oracle import TorchOracle
@@ -64,6 +64,16 @@ def test_a_smaller_constant_gives_a_smaller_distance_until_it_no_longer_succeeds
         ends.append((bool(state.reached), float(state.change.norm())))
     assert [reached for reached, _ in ends] == [False, True, True]
     assert ends[0][1] < 0.1 < ends[1][1] < ends[2][1]
+
+
+def test_the_loss_is_the_one_whose_gradient_is_followed() -> None:
+    """Of either sign alone it would rise while the other falls, and attempts that get on would be aborted."""
+    logits = torch.randn(6, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64).requires_grad_()
+    x, y = torch.zeros(6, 2), torch.arange(6) % 4
+    for case in (case_of(x, MIN, Untargeted(y)), case_of(x, MIN, target_of(y, (y + 1) % 4))):
+        loss, cotangent = _cross_entropy(case, logits)
+        (gradient,) = torch.autograd.grad(loss.sum(), logits)
+        torch.testing.assert_close(cotangent, gradient)
 
 
 def test_a_sure_model_s_samples_are_left_by_the_likeliest_wrong_class() -> None:

@@ -98,6 +98,15 @@ def test_what_counts_as_fooled_is_another_class_than_the_models_own_answer() -> 
     assert told.samples == len(TRAIN)
 
 
+def test_the_share_that_is_fooled_is_of_all_the_samples_however_many_are_asked_about_at_once() -> None:
+    model, x = random_linear(), torch.rand(300, 12, generator=torch.Generator().manual_seed(0))
+    told = fitted(model, x, "linf:0.2", passes=1, batch=300).perturbation
+    assert told is not None
+    moved = predict(model, (x + told.change).clamp(0, 1)) != predict(model, x)
+    assert 30 < int(moved.sum()) < 270
+    assert told.fooled == float(moved.double().mean())
+
+
 def test_of_its_passes_the_one_that_fools_most_counts() -> None:
     rates = [learned(passes=passes).perturbation for passes in (1, 2, 3)]
     fooled = [rate.fooled for rate in rates if rate]

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+import sapper
 from sapper.errors import UsageError
 from sapper.models.model import digest, preprocessed
 
@@ -37,6 +38,25 @@ def test_resizing_comes_first():
 def test_a_double_network_keeps_its_precision():
     module = preprocessed(nn.Linear(3, 2).double(), (0.1,), (0.2,), None)
     assert module(torch.rand(2, 3, dtype=torch.float64)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("attack", ["pgd", "deepfool"])
+def test_budgets_and_distances_are_in_the_datas_units_whatever_the_network_is_fed(attack):
+    """As of a network without preprocessing whose first layer does the same."""
+    mean, std = torch.tensor([-3.0, 0.2, 7.0]), torch.tensor([0.01, 0.5, 40.0])
+    inner, whole = nn.Linear(3, 4).double(), nn.Linear(3, 4).double()
+    draws = torch.Generator().manual_seed(0)
+    whole.weight.data = torch.randn(4, 3, generator=draws, dtype=torch.float64)
+    whole.bias.data = -whole.weight.data.sum(1) / 2
+    inner.weight.data, inner.bias.data = whole.weight.data * std, whole.bias.data + whole.weight.data @ mean.double()
+    x = torch.rand(30, 3, generator=draws, dtype=torch.float64)
+    y = whole(x).argmax(1)
+    fed = preprocessed(inner, tuple(mean.tolist()), tuple(std.tolist()), None)
+    plain, standardised = (sapper.craft(net, x, y, attack=attack, threat="linf:0.1") for net in (whole, fed))
+    assert 3 < int(plain.found.sum()) < 30
+    assert torch.equal(standardised.found, plain.found)
+    torch.testing.assert_close(standardised.x_adv, plain.x_adv)
+    assert (standardised.x_adv - x).abs().amax() <= 0.1 + 1e-9
 
 
 @pytest.mark.parametrize(

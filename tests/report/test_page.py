@@ -1,6 +1,7 @@
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from fake_run import CITATION, PLANS, Plan, write_fake_run
 from sapper import log
 from sapper.errors import RunError
-from sapper.report import write_report
+from sapper.report import facts, write_report
 
 VOID = {"meta", "img", "br"}
 EVIL = "<script>alert(1)</script>\"'&{{ 7*7 }}"
@@ -127,6 +128,16 @@ def test_every_shape_of_input(tmp_path: Path, shape: tuple[int, ...]) -> None:
     image = len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
     assert ("<img" in text) == image
     assert ('<table class="features">' in text) != image
+
+
+def test_an_attack_that_found_nothing_did_not_find_the_smallest_changes(tmp_path: Path) -> None:
+    """Of those that broke about as many, the one with the smallest changes stands for the threat; nothing is not 0."""
+    plans = (Plan(attack="fgsm", threat="linf:0.1", strength=0), Plan(attack="pgd", threat="linf:0.1", strength=0.5))
+    known = facts.read(write_fake_run(tmp_path / "run", plans=plans))
+    nothing, something = known.trials
+    few = replace(something, result=msgspec.structs.replace(something.result, success_rate=0.01))
+    known = replace(known, trials=(nothing, few))
+    assert [known.leads(trial) for trial in known.trials] == [False, True]
 
 
 def test_many_classes_and_large_pictures(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ MINIMAL = (
 
 
 def test_the_breaking_distance_is_the_least_over_a_samples_cases_and_a_failure_is_infinitely_far() -> None:
-    samples = pl.DataFrame({"sample": range(5), "label": [0] * 5, "clean_prediction": [0, 0, 0, 0, 1]})
+    samples = pl.DataFrame({"sample": range(6), "label": [0] * 6, "clean_prediction": [0, 0, 0, 0, 1, 0]})
     cases = pl.DataFrame(
         {
             "sample": [0, 0, 1, 2, 3, 4],
@@ -32,7 +32,8 @@ def test_the_breaking_distance_is_the_least_over_a_samples_cases_and_a_failure_i
             "l2": [0.5, 0.3, 2.0, 0.7, None, 0.0],
         }
     )
-    assert statistics.breaking_distance(samples, cases, "l2").tolist() == [0.3, np.inf, 0.7, 0.0, 0.0]
+    distances = [0.3, np.inf, 0.7, 0.0, 0.0, np.inf]  # the last has no case
+    assert statistics.breaking_distance(samples, cases, "l2").tolist() == distances
 
 
 def test_the_curve_ends_at_the_count_of_robust_samples(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from labs import lab, needs_mnist
-from sapper.studies._deepfool_common import FOOLED, deepfooled, fast_gradient, ratio
+from sapper.studies._deepfool_common import FOOLED, added, deepfooled, fast_gradient, ratio
 from sapper.study_run import find, run_study
 
 
@@ -43,6 +43,16 @@ def test_the_distance_of_a_linear_model_is_exact_and_knows_no_box(tmp_path: Path
     assert bool(found.found.all())
     assert torch.allclose(found.distance, 1.02 * exact, rtol=1e-4)
     assert ratio(found.x_adv - x, x, 2) == pytest.approx(float((1.02 * exact / x.norm(dim=1)).mean()), rel=1e-4)
+
+
+def test_what_was_not_fooled_is_infinitely_far_and_not_where_the_attack_gave_up(tmp_path: Path) -> None:
+    module, _ = two_classes()
+    module.weight.data *= torch.tensor([[1.0], [0.0]])  # whatever the input, the first class
+    x = torch.tensor([[1.0, 1.0], [5.0, 0.2]])
+    made = deepfooled(lab(tmp_path), module, x, "l2:min")
+    assert not bool(made.found.any())
+    assert torch.equal(made.x_adv, x)
+    assert ratio(added(made, x), x, 2) == math.inf
 
 
 def test_fgsm_gets_the_smallest_eps_that_fools_nine_tenths() -> None:

@@ -1,5 +1,6 @@
 """What a report is made of, read once from the run folder."""
 
+import math
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -110,7 +111,7 @@ class Facts:
         rivals = [t for t in self.trials if t.result.threat == trial.result.threat]
         most = max(t.result.success_rate or 0.0 for t in rivals)
         near = [t for t in rivals if (t.result.success_rate or 0.0) >= most - 0.02]
-        return trial is min(near, key=lambda t: t.result.mean_distance_found or 0.0)
+        return trial is min(near, key=_smallness)
 
     def original(self, sample: int) -> np.ndarray:
         row = int(self.samples["sample"].index_of(sample) or 0)
@@ -135,6 +136,12 @@ def read(run: Path) -> Facts:
     other = dict(_flat({key: value for key, value in raw.items() if key not in Environment.__struct_fields__}))
     spec = (run / "spec.toml").read_text(encoding="utf-8")
     return Facts(run, summary, environment, other, spec, samples, shape, trials, log.read_vulnerability(run))
+
+
+def _smallness(trial: Trial) -> float:
+    """The mean size of its changes; that of an attack which found nothing is infinite, not 0."""
+    mean = trial.result.mean_distance_found
+    return math.inf if mean is None else mean
 
 
 def _trial(run: Path, result: log.Result) -> Trial:

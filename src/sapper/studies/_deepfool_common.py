@@ -2,13 +2,14 @@
 
 import math
 
+import torch
 from torch import nn
 
 from sapper.lab import Lab, answers
 from sapper.scheduler import Crafted, craft
 from sapper.studies._fgsm_common import SOFTMAX, Net, stepped
 from sapper.studies._teaching import Lesson, samples, taught
-from sapper.tensors import Batch
+from sapper.tensors import Batch, per_row
 from sapper.threat import norm
 
 FOOLED = 0.9
@@ -64,6 +65,11 @@ def fast_gradient(
             middle = (low + eps) / 2
             low, eps = (low, middle) if fooled(middle) >= wanted else (middle, eps)
     return x + eps * direction, eps, fooled(eps)
+
+
+def added(made: Crafted, x: Batch) -> Batch:
+    """What was added to each sample; infinite where nothing fools, as where an attack gave up is no distance."""
+    return torch.where(per_row(made.found, x), made.x_adv - x, math.inf)
 
 
 def ratio(change: Batch, x: Batch, p: float) -> float:

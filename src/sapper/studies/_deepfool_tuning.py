@@ -11,7 +11,7 @@ from sapper.claims import Claim, Part, Table
 from sapper.data.dataset import Data
 from sapper.lab import Lab
 from sapper.models.training import accuracy
-from sapper.studies._deepfool_common import deepfooled, fast_gradient, networks, ratio
+from sapper.studies._deepfool_common import added, deepfooled, fast_gradient, networks, ratio
 from sapper.studies._teaching import Lesson, samples, share, taught
 
 EPOCHS, RATE = 5, 5e-4
@@ -68,7 +68,7 @@ def _perturbed(lab: Lab, module: nn.Module, data: Data) -> Mapping[str, Data]:
 def _measured(lab: Lab, module: nn.Module, test: Data, few: int) -> tuple[float, float]:
     x = test.x[:few]
     with torch.no_grad():
-        return ratio(deepfooled(lab, module, x, "l2:min").x_adv - x, x, 2), 1 - accuracy(module, test)
+        return ratio(added(deepfooled(lab, module, x, "l2:min"), x), x, 2), 1 - accuracy(module, test)
 
 
 def _claims(found: Found) -> list[Claim]:

@@ -17,8 +17,8 @@ from sapper.lab import Lab, answers
 from sapper.models.training import accuracy
 from sapper.report.figures import lines
 from sapper.report.picture_grid import image_grid
-from sapper.scheduler import Crafted, craft
-from sapper.studies._deepfool_common import FOOLED, deepfooled, fast_gradient, networks, ratio
+from sapper.scheduler import craft
+from sapper.studies._deepfool_common import FOOLED, added, deepfooled, fast_gradient, networks, ratio
 from sapper.studies._deepfool_tuning import tuning
 from sapper.studies._teaching import samples, share
 from sapper.study import Study
@@ -112,15 +112,14 @@ def distances(lab: Lab) -> Part:
 
 def _changes(lab: Lab, module: nn.Module, x: Batch) -> Changes:
     return {
-        "DeepFool": deepfooled(lab, module, x, "l2:min").x_adv - x,
-        "DeepFool, linf": deepfooled(lab, module, x, "linf:min").x_adv - x,
+        "DeepFool": added(deepfooled(lab, module, x, "l2:min"), x),
+        "DeepFool, linf": added(deepfooled(lab, module, x, "linf:min"), x),
         "FGSM": fast_gradient(module, x)[0] - x,
     }
 
 
 def _minimal(lab: Lab, module: nn.Module, x: Batch) -> Batch:
-    found: Crafted = craft(module, x, answers(module, x), attack=searched(lab), threat="l2:min", seed=lab.seed)
-    return found.x_adv - x
+    return added(craft(module, x, answers(module, x), attack=searched(lab), threat="l2:min", seed=lab.seed), x)
 
 
 def _claims(name: str, measured: tuple[float | None, ...], beside: float) -> list[Claim]:
@@ -169,7 +168,8 @@ def _rounded(values: tuple[float | None, ...]) -> list[float | None]:
 def _left(change: Batch, x: Batch) -> tuple[np.ndarray, np.ndarray]:
     """The share of samples that are not fooled, against the relative distance."""
     far = (norm(change, 2) / norm(x, 2)).sort().values.double().numpy()
-    return np.append(0.0, far), 1 - np.arange(len(far) + 1) / len(far)
+    fooled = far[np.isfinite(far)]
+    return np.append(0.0, fooled), 1 - np.arange(len(fooled) + 1) / len(far)
 
 
 def _curves(lab: Lab, curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
@@ -183,7 +183,7 @@ def _pictures(lab: Lab, x: Batch, changes: Changes) -> Figure:
     columns = ["clean", "DeepFool", "change", "FGSM", "change"]
     shown = [x]
     for name in ("DeepFool", "FGSM"):
-        change = changes[name]
+        change = changes[name].masked_fill(changes[name].isinf(), 0)
         greatest = change.flatten(1).abs().amax(1).clamp_min(1e-12)[:, None, None, None]
         shown += [x + change, 0.5 + 0.5 * change / greatest]
     few = torch.stack([part[:5] for part in shown], 1).clamp(0, 1).numpy()
