@@ -99,7 +99,7 @@ def samples(lab: Lab, split: str, limit: int | None = None) -> Data:
     return _samples(lab.data, split, limit)
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=8)
 def _samples(reference: str, split: str, limit: int | None) -> Data:
     return load_data(reference, split=split, limit=limit)
 

@@ -55,7 +55,7 @@ class TransferMatrixStudy(
     """Success of what was crafted for one learner on all others."""
 
     def parts(self) -> Sequence[tuple[str, Callable[[Lab], Part]]]:
-        inside = ((f"within-{kind}", partial(within, kind)) for kind in KINDS)
+        inside = ((f"within-{kind}", partial(within, kind)) for kind in reversed(KINDS))  # the networks take longest
         return ("across", across), ("nearest", nearest), ("tree", tree), *inside
 
 
