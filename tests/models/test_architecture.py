@@ -16,7 +16,7 @@ from sapper.models.loading import load_model
 from sapper.models.mobilenet_v2 import Layer
 from sapper.models.training import train
 
-SMALL = ("lenet", "maxout", "mlp", "papernot_substitute", "rbf", "softmax", "svm", "wong_kolter")
+SMALL = ("lenet", "maxout", "mlp", "papernot", "papernot_substitute", "rbf", "softmax", "svm", "wong_kolter")
 provided = pytest.mark.skipif("SAPPER_DATA" not in os.environ, reason="SAPPER_DATA is not set")
 
 
@@ -42,7 +42,9 @@ def test_some_take_features(name):
     assert architecture(name).build((13,), 2)(torch.rand(4, 13)).shape == (4, 2)
 
 
-@pytest.mark.parametrize("name", ["lenet", "papernot_substitute", "wong_kolter", "mobilenet_v2", "squeezenet"])
+@pytest.mark.parametrize(
+    "name", ["lenet", "papernot", "papernot_substitute", "wong_kolter", "mobilenet_v2", "squeezenet"]
+)
 def test_the_others_say_that_they_take_images(name):
     with pytest.raises(ModelError, match=r"images.*\(13,\)"):
         architecture(name).build((13,), 2)

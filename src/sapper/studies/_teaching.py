@@ -1,7 +1,7 @@
-"""Networks that a study trains in a way that `sapper train` has no option for: any loss, by Adam; kept in its folder."""
+"""Networks that a study trains in a way that `sapper train` has no option for: any loss, Adam; kept in its folder."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,13 +28,36 @@ def cross_entropy(module: nn.Module, x: Batch, y: Labels) -> Tensor:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is learned and how: Adam, at a rate that falls linearly to nought."""
+    """What is learned and how: by Adam, at a rate that falls linearly to nought."""
 
     data: Data
     epochs: int
     rate: float = 1e-3
     loss: Loss = cross_entropy
     batch_size: int = 100
+
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.Adam(parameters, lr=self.rate)
+
+    def pace(self, optimiser: torch.optim.Optimizer, passed: float) -> None:
+        """Called before each step, with the share of the lesson that is over."""
+        optimiser.param_groups[0]["lr"] = self.rate * (1 - passed)
+
+
+@dataclass(frozen=True)
+class Halved(Lesson):
+    """Stochastic gradient descent; its rate and its momentum are halved once."""
+
+    momentum: float = 0.9
+    after: int = 5
+    """Epochs at the first rate and momentum."""
+
+    def optimiser(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        return torch.optim.SGD(parameters, lr=self.rate, momentum=self.momentum)
+
+    def pace(self, optimiser: torch.optim.Optimizer, passed: float) -> None:
+        share = 0.5 if passed >= self.after / self.epochs else 1.0
+        optimiser.param_groups[0].update(lr=share * self.rate, momentum=share * self.momentum)
 
 
 def taught(lab: Lab, name: str, build: Callable[[], nn.Module], *lessons: Lesson) -> nn.Module:
@@ -58,12 +81,12 @@ def taught(lab: Lab, name: str, build: Callable[[], nn.Module], *lessons: Lesson
 
 
 def _teach(module: nn.Module, lesson: Lesson) -> None:
-    optimiser = torch.optim.Adam((p for p in module.parameters() if p.requires_grad), lr=lesson.rate)
+    optimiser = lesson.optimiser(p for p in module.parameters() if p.requires_grad)
     data, steps = lesson.data, lesson.epochs * -(-len(lesson.data) // lesson.batch_size)
     rows = (part for _ in range(lesson.epochs) for part in torch.randperm(len(data)).split(lesson.batch_size))
     module.train()
     for step, part in enumerate(rows):
-        optimiser.param_groups[0]["lr"] = lesson.rate * (1 - step / steps)
+        lesson.pace(optimiser, step / steps)
         loss = lesson.loss(module, data.x[part], data.y[part])
         optimiser.zero_grad()
         loss.backward()
