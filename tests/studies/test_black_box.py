@@ -75,7 +75,7 @@ def test_a_theft_counts_what_it_asks_and_is_not_made_twice(victim: Victim, tmp_p
     last = answers(rounds[-1].module, victim.x)
     assert rounds[-1].agreement == pytest.approx(float((last == victim.said).double().mean()))
     assert rounds[-1].accuracy == pytest.approx(float((last == victim.y).double().mean()))
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / "thefts").rglob("*.safetensors")}
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("rounds/**/*.safetensors")}
     again = robbed(here, victim, SMALL)
     assert [one.agreement for one in again] == [one.agreement for one in rounds]
     assert {path: path.stat().st_mtime_ns for path in files} == files

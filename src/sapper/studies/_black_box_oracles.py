@@ -39,7 +39,7 @@ def victim(lab: Lab, name: str, module: nn.Module) -> Victim:
 def metamind(lab: Lab) -> Victim:
     """A deep network of about 95 %: LeNet, for one epoch, at a rate that leaves it there."""
     data = learned(lab)
-    lesson = Lesson(data, 1, 3e-4 if lab.scale == "paper" else 2e-3, batch_size=lab.size(paper=100, smoke=20))
+    lesson = Lesson(data, 1, 2.5e-4 if lab.scale == "paper" else 2e-3, batch_size=lab.size(paper=100, smoke=20))
     return victim(lab, "metamind", taught(lab, "metamind", lambda: lenet.build(data.shape, 10), lesson))
 
 
@@ -49,7 +49,7 @@ def amazon(lab: Lab) -> Victim:
 
 
 def google(lab: Lab) -> Victim:
-    """A random forest held to depth 10: without gradients, and of neither substitute's kind."""
+    """A random forest held to depth 8: without gradients, and of neither substitute's kind."""
     return victim(lab, "google", _forest(lab, "google", learned(lab)))
 
 
@@ -130,7 +130,7 @@ def _network(lab: Lab, name: str, loss: Loss) -> nn.Module:
 
 
 def _forest(lab: Lab, name: str, data: Data) -> nn.Module:
-    return fitted(lab, name, RandomForestClassifier(50, max_depth=10, random_state=lab.seed), data)
+    return fitted(lab, name, RandomForestClassifier(50, max_depth=8, random_state=lab.seed), data)
 
 
 def _softmax(lab: Lab, name: str, data: Data) -> nn.Module:

@@ -45,7 +45,7 @@ class Victim:
     module: nn.Module
     x: Batch = field(repr=False)
     y: Labels = field(repr=False)
-    seeds: Batch | None = field(default=None, repr=False)
+    seeds: Tensor | None = field(default=None, repr=False)
     """Instead of the first test samples; those held out stand behind them. Another name goes with it."""
 
     @cached_property
