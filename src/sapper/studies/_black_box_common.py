@@ -9,6 +9,7 @@ from sapper.studies._teaching import share
 from sapper.studies._theft_common import Plan, Victim, fooled, robbed
 
 EPS = 0.3
+SIZES = (0.25, 0.3, 0.4)
 
 Row = list[str | float | int | None]
 

@@ -43,6 +43,16 @@ def metamind(lab: Lab) -> Victim:
     return victim(lab, "metamind", taught(lab, "metamind", lambda: lenet.build(data.shape, 10), lesson))
 
 
+def networks(lab: Lab) -> dict[str, Victim]:
+    """Others in its place: as good and without convolutions, and the same taught for longer."""
+    data, few = learned(lab), lab.size(paper=100, smoke=20)
+    flat = taught(lab, "flat", lambda: mlp.build(data.shape, 10), Lesson(data, 1, 2e-3, batch_size=few))
+    long = taught(
+        lab, "long", lambda: lenet.build(data.shape, 10), Lesson(data, lab.size(paper=3, smoke=1), batch_size=few)
+    )
+    return {"two layers of 200 units": victim(lab, "flat", flat), "LeNet, three epochs": victim(lab, "long", long)}
+
+
 def amazon(lab: Lab) -> Victim:
     """Multinomial logistic regression, which Amazon said it trains: that of the transferability paper."""
     return victim(lab, "amazon", learner(lab, "LR", split(lab)))

@@ -18,7 +18,7 @@ from sapper.lab import Lab
 from sapper.report.figures import lines
 from sapper.report.picture_grid import image_grid
 from sapper.studies import _black_box_oracles as oracles
-from sapper.studies._black_box_common import EPS, Entry, Row, logistic, near, network, refined, stolen
+from sapper.studies._black_box_common import EPS, SIZES, Entry, Row, logistic, near, network, refined, stolen
 from sapper.studies._black_box_defended import masked, retrained
 from sapper.studies._black_box_training import training
 from sapper.studies._teaching import share
@@ -26,7 +26,6 @@ from sapper.studies._theft_common import HELD_OUT, Fooled, Substitute, Victim, f
 from sapper.study import Study
 from sapper.substitute import PAPERS
 
-SIZES = (0.25, 0.3, 0.4)
 SERIES = (24.86, 41.37, 65.38, 74.86, 80.36, 79.18, 81.20)
 """The substitutes' accuracy in the paper, round by round."""
 PUBLISHED: dict[float, tuple[float, Sure]] = {0.25: (73.67, "stated"), 0.3: (84.24, "memory"), 0.4: (84.24, "stated")}
@@ -122,7 +121,7 @@ def _pictures(lab: Lab, victim: Victim, seen: Fooled) -> Figure:
     order = (victim.said != victim.y).long().argsort(stable=True)
     places = [next(int(place) for place in order if victim.y[place] == digit) for digit in range(10)]
     grid = torch.stack([victim.x[places], seen.x_adv[places]]).numpy()
-    columns = [f"{digit} → {int(seen.said[place])}" for digit, place in enumerate(places)]
+    columns = [f"{digit} to {int(seen.said[place])}" for digit, place in enumerate(places)]
     told = f"Test images, and what one step of {EPS} on the substitute makes of them: what the oracle said before and after"
     return lab.figure("metamind.png", image_grid(grid, ["clean", "submitted"], columns), told)
 
