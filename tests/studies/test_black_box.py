@@ -16,7 +16,7 @@ from sapper.lab import answers
 from sapper.models.loading import load_model
 from sapper.models.training import train
 from sapper.studies._black_box_common import logistic, network, refined
-from sapper.studies._black_box_oracles import own_step
+from sapper.studies._black_box_oracles import Binned, own_step
 from sapper.studies._theft_common import LabelsOnly, Plan, Victim, fooled, judged, robbed, stepped
 from sapper.study_run import run_study
 
@@ -46,10 +46,10 @@ def test_the_smoke_study_is_whole(tmp_path: Path) -> None:
     assert claims["transfer at eps 0.4 after 6 400 questions"].paper == 84.24
     assert claims["accuracy of the substitute after 6400 questions"].measured is None
     assert len(amazon.tables[0].rows) == 5
-    assert len(google.tables) == len(retrained.tables) == 2
-    assert [row[0] for row in masked.tables[0].rows][0] == "plain"
+    assert (len(google.tables), len(retrained.tables), len(training.tables)) == (2, 3, 3)
+    assert masked.tables[0].rows[0][0] == "plain"
     assert len(drawn.tables[0].rows) == 2
-    assert len(training.tables[0].rows) == 6
+    assert len(training.tables[0].rows) == 7
     for figure in metamind.figures:
         assert (tmp_path / "figures" / figure.file).stat().st_size > 500
 
@@ -130,3 +130,10 @@ def test_a_sure_network_masks_its_gradient_but_not_its_margin(
     exact, still = own_step(module, x, y, 0.2)
     assert still == 0
     torch.testing.assert_close(exact, stepped(here, module, x, y, 0.2))
+
+
+def test_bins_see_which_a_pixel_is_in_and_no_more() -> None:
+    module = Binned(3, pixels=2)
+    alike = module(torch.tensor([[[[0.1, 0.6]]], [[[0.24, 0.74]]]]))
+    assert torch.equal(*alike)
+    assert not torch.equal(alike[0], module(torch.tensor([[[[0.0, 0.6]]]]))[0])

@@ -17,6 +17,8 @@ from sapper.studies._theft_common import LabelsOnly, Victim, stepped
 from sapper.tensors import Batch, Labels
 
 TEMPERATURE = 100.0
+BINS = (0.0, 0.25, 0.5, 0.75)
+"""Where bins begin, above nothing at all; the service's were quantiles."""
 HARD = 0.15
 """eps that one oracle is trained against, half of what it is attacked with."""
 
@@ -58,6 +60,26 @@ def amazon(lab: Lab) -> Victim:
     return victim(lab, "amazon", learner(lab, "LR", split(lab)))
 
 
+class Binned(nn.Module):
+    """Logistic regression on which of four bins each pixel is in."""
+
+    def __init__(self, classes: int, pixels: int = 784) -> None:
+        super().__init__()
+        self.linear = nn.Linear(len(BINS) * pixels, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(torch.cat([(x.flatten(1) > above).to(x.dtype) for above in BINS], 1))
+
+
+def amazons(lab: Lab) -> dict[str, Victim]:
+    """Logistic regressions otherwise made: on bins, as the service could; and with the first weights of its thief's."""
+    lesson = Lesson(learned(lab), lab.size(paper=5, smoke=3), 1e-3)
+    binned = taught(lab, "binned", lambda: Binned(10), lesson)
+    twin = lab.model("softmax", split(lab), lab.size(paper=5, smoke=1), folder="twin").module  # seeded as thefts are
+    return {"on four bins a pixel": victim(lab, "binned", binned),
+            "begun from the substitute's first weights": victim(lab, "twin", twin)}  # fmt: skip
+
+
 def google(lab: Lab) -> Victim:
     """A random forest held to depth 8: without gradients, and of neither substitute's kind."""
     return victim(lab, "google", _forest(lab, "google", learned(lab)))
@@ -74,16 +96,16 @@ def others(lab: Lab) -> dict[str, Victim]:
             "the nearest of 3 000 samples": victim(lab, "nearest", nearest)}  # fmt: skip
 
 
-def retrained(lab: Lab, oracle: str, substitute: nn.Module, eps: float) -> Victim:
-    """Google's or Amazon's stand-in, given adversarial samples as well, rightly labelled: one for every five.
+def retrained(lab: Lab, oracle: str, substitute: nn.Module, eps: float, share: float = 0.2) -> Victim:
+    """Google's or Amazon's stand-in, given adversarial samples as well, rightly labelled, in this share of the others.
 
     They were crafted on a substitute that somebody had stolen of it.
     """
     data = learned(lab)
-    few = _first(data, len(data) // 5)
+    few = _first(data, round(share * len(data)))
     x_adv = stepped(lab, substitute, few.x, few.y, eps)
     more = Data(data.name, torch.cat([data.x, x_adv]), torch.cat([data.y, few.y]), data.classes, data.bounds)
-    name = f"{oracle}-retrained"
+    name = f"{oracle}-retrained" + ("" if share == 0.2 else f"-{share:g}")
     return victim(lab, name, _forest(lab, name, more) if oracle == "google" else _softmax(lab, name, more))
 
 
