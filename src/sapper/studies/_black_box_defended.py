@@ -62,25 +62,26 @@ def _by_share(lab: Lab) -> Table:
 def masked(lab: Lab) -> Part:
     """Oracles whose own gradient leads nowhere."""
     claims, rows = [], list[Row]()
-    for name, make in (("plain", oracles.plain), ("distilled at T = 100", oracles.distilled),
-                       (f"adversarially trained, eps {oracles.HARD}", oracles.hardened)):  # fmt: skip
-        victim, module = make(lab)
+    found = {"plain": oracles.plain(lab), "distilled at T = 100": oracles.distilled(lab)}
+    found |= {f"adversarially trained, eps {eps}": oracles.hardened(lab, eps) for eps in oracles.HARD}
+    for name, (victim, module) in found.items():
         x_adv, still = oracles.own_step(module, victim.x, victim.y, EPS)
         own = judged(victim, module, x_adv).oracle
         freed = judged(victim, module, stepped(lab, module, victim.x, victim.y, EPS, loss="margin")).oracle
         one = robbed(lab, victim, network(lab))[-1]
         through = fooled(lab, one.module, victim, EPS).oracle
-        rows.append([name, *(share(part) for part in (victim.accuracy, still, own, freed, one.agreement, through))])
-        if make is not oracles.plain:
-            claims.append(percent(f"{name}: fooled through the substitute less by its own gradient (points)",
-                                  "section on defences", "derived", None, through - own, (0.01, 100.0),
+        rows.append([name, *map(share, (victim.accuracy, still, own, freed, one.agreement, through))])
+        if name != "plain":
+            what = f"{name}: fooled through the substitute less by its own gradient (points)"
+            claims.append(percent(what, "section on defences", "derived", None, through - own, (0.01, 100.0),
                                   "the paper: masking gradients does not stop the attack"))  # fmt: skip
     return Part(
         title="Masked gradients",
         text=f"Networks of two layers of 200 units, one step of eps {EPS} each. Their own gradient is the cross-entropy's in "
         "single precision, as anyone would take it who has the weights: where it is nought throughout, the sample stays. "
-        "That of the margin between logits needs the weights too, and shows that it is masked and not gone. The substitute "
-        f"is stolen with {network(lab).questions} questions.",
+        "That of the margin between logits needs the weights too, and shows that it is masked and not gone. Where "
+        "both do as much, nothing is masked: such a network resists. The substitute is "
+        f"stolen with {network(lab).questions} questions.",
         claims=claims,
         tables=[Table(title="in %", rows=rows, columns=["oracle", "accuracy", "gradient nought", "own gradient",
                       "own, of the margin", "agreement", "through the substitute"])],

@@ -19,8 +19,8 @@ from sapper.tensors import Batch, Labels
 TEMPERATURE = 100.0
 BINS = (0.0, 0.25, 0.5, 0.75)
 """Where bins begin, above nothing at all; the service's were quantiles."""
-HARD = 0.15
-"""eps that one oracle is trained against, half of what it is attacked with."""
+HARD = (0.15, 0.3)
+"""eps that oracles are trained against: half of what they are attacked with, and all."""
 
 
 def learned(lab: Lab) -> Data:
@@ -122,17 +122,17 @@ def distilled(lab: Lab) -> tuple[Victim, nn.Module]:
     return victim(lab, "distilled", student), student
 
 
-def hardened(lab: Lab) -> tuple[Victim, nn.Module]:
-    """Half of what it learns are steps of `HARD` against the weights of the moment."""
+def hardened(lab: Lab, eps: float) -> tuple[Victim, nn.Module]:
+    """Half of what it learns are steps of this size against the weights of the moment."""
 
     def against(module: nn.Module, x: Batch, y: Labels) -> Tensor:
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(cross_entropy(module, leaf, y), leaf)
-        x_adv = (x + HARD * gradient.sign()).clamp(0, 1)
+        x_adv = (x + eps * gradient.sign()).clamp(0, 1)
         return (cross_entropy(module, x, y) + cross_entropy(module, x_adv, y)) / 2
 
-    module = _network(lab, "hardened", against)
-    return victim(lab, "hardened", module), module
+    module = _network(lab, f"hardened-{eps}", against)
+    return victim(lab, f"hardened-{eps}", module), module
 
 
 def plain(lab: Lab) -> tuple[Victim, nn.Module]:

@@ -21,8 +21,8 @@ _TEXT = (
     "Amazon's service did not show the regression bare pixels if it was left to itself (from memory): its recipes put "
     "numbers into quantile bins, so that a step of 0.3 from black is as good as ink. Nor may the oracle's weights begin "
     "where the substitute's do, as they would with the same library and seed: the noise that both keep makes a theft look "
-    "better than it is. Nothing is known of MetaMind's network either but its accuracy: the last table has others in its place, "
-    "stolen in the same way."
+    "better than it is. Nothing is known of MetaMind's network either but its accuracy: the last table has others in its "
+    "place, stolen in the same way."
 )
 
 
