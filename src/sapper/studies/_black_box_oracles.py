@@ -162,7 +162,9 @@ def _network(lab: Lab, name: str, loss: Loss) -> nn.Module:
 
 
 def _forest(lab: Lab, name: str, data: Data) -> nn.Module:
-    return fitted(lab, name, RandomForestClassifier(50, max_depth=8, random_state=lab.seed), data)
+    return fitted(
+        lab, name, RandomForestClassifier(lab.size(paper=50, smoke=8), max_depth=8, random_state=lab.seed), data
+    )
 
 
 def _softmax(lab: Lab, name: str, data: Data) -> nn.Module:
