@@ -79,8 +79,9 @@ def masked(lab: Lab) -> Part:
         title="Masked gradients",
         text=f"Networks of two layers of 200 units, one step of eps {EPS} each. Their own gradient is the cross-entropy's in "
         "single precision, as anyone would take it who has the weights: where it is nought throughout, the sample stays. "
-        "That of the margin between logits needs the weights too, and shows that it is masked and not gone. Where "
-        "both do as much, nothing is masked: such a network resists. The substitute is "
+        "That of the margin between logits needs the weights too: where it succeeds, the cross-entropy's was only lost in "
+        "rounding. A network that is trained against its own steps may bend so that neither succeeds, and still fall to the "
+        "substitute; or it may simply resist. The substitute is "
         f"stolen with {network(lab).questions} questions.",
         claims=claims,
         tables=[Table(title="in %", rows=rows, columns=["oracle", "accuracy", "gradient nought", "own gradient",
