@@ -37,7 +37,7 @@ class BlackBoxStudy(
     paper=PAPERS[0],
     title="Black box: stealing a substitute, and fooling the oracle with it",
     reproduces="the attacks on MetaMind, Amazon and Google, on local stand-ins; retrained and gradient-masked oracles",
-    takes={"smoke": "under half a minute", "paper": "about an hour"},
+    takes={"smoke": "under half a minute", "paper": "about forty minutes"},
     data="mnist",
     shape=(1, 28, 28),
 ):
