@@ -286,3 +286,11 @@ def test_it_is_a_function_of_sapper_and_leaves_the_model_as_it_was(
     assert torch.equal(torch.get_rng_state(), state)
     network.eval()
     assert json.loads((tmp_path / "out" / "rounds.json").read_text())["version"] == 1
+
+
+def test_the_learning_rate_may_stay(network: nn.Module, x: torch.Tensor, tmp_path: Path) -> None:
+    falls = steal(network, x, out=tmp_path / "falls", rounds=0, held_out=0, **SMALL)
+    stays = steal(network, x, out=tmp_path / "stays", rounds=0, held_out=0, rate_schedule="constant", **SMALL)
+    one, two = (next(found.module.parameters()) for found in (falls, stays))
+    assert not torch.equal(one, two)
+    assert 'schedule = "constant"' in (tmp_path / "stays" / "rounds" / "00" / "model" / "model.toml").read_text()

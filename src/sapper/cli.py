@@ -162,6 +162,7 @@ def steal(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     momentum: float | None = None,
+    rate_schedule: Literal["linear", "constant"] = "linear",
     split: str = "test",
     bounds: tuple[float, float] = (0.0, 1.0),
     quantize: int | None = None,
@@ -199,6 +200,7 @@ def steal(
         batch_size: Samples a step.
         learning_rate: Of the first step.
         momentum: Share of the last step that is kept.
+        rate_schedule: Whether the learning rate falls linearly to nought or stays, as the papers' does.
         split: Part of the seed data: test, train, or a range like train[50000:].
         bounds: Legal range of the inputs.
         quantize: Bits a feature: inputs are rounded to this grid before they are asked about (8 for pictures).
@@ -220,8 +222,8 @@ def steal(
         endpoint=endpoint, weights=str(weights) if weights else None, mean=mean, std=std, resize=resize,
         trust_types=tuple(trust_types) if trust_types else None, trust_pickle=trust_pickle or None, seed_data=seed_data,
         split=split, bounds=bounds, budget=budget, seeds=seeds, rounds=rounds, architecture=architecture, epochs=epochs,
-        batch_size=batch_size, learning_rate=learning_rate, momentum=momentum, step_size=step_size, period=period,
-        sigma=sigma, kappa=kappa, quantize=quantize, seed=seed, held_out=held_out,
+        batch_size=batch_size, learning_rate=learning_rate, momentum=momentum, rate_schedule=rate_schedule,
+        step_size=step_size, period=period, sigma=sigma, kappa=kappa, quantize=quantize, seed=seed, held_out=held_out,
     )  # fmt: skip
     run_steal(spec, out, device, at_once, as_json=json, console=stderr, printer=stdout)
 

@@ -33,6 +33,7 @@ from sapper.errors import RunError, require_positive
 from sapper.models.architecture import architecture as known_architecture
 from sapper.models.folder import read_folder, write_folder
 from sapper.models.model import digest
+from sapper.models.training import Schedule as RateSchedule
 from sapper.models.training import learn
 from sapper.oracle import TorchOracle, frozen
 from sapper.progress import CaseProgress
@@ -75,6 +76,7 @@ def steal(
     batch_size: int | None = None,
     learning_rate: float | None = None,
     momentum: float | None = None,
+    rate_schedule: RateSchedule = "linear",
     bounds: tuple[float, float] = (0.0, 1.0),
     quantize: int | None = None,
     seed: int = 0,
@@ -107,6 +109,7 @@ def steal(
         batch_size: Samples a step.
         learning_rate: Of the first step.
         momentum: Share of the last step that is kept.
+        rate_schedule: Whether the learning rate falls linearly to nought or stays ("constant"), as the papers' does.
         bounds: The range of legal inputs.
         quantize: Bits a feature: inputs are rounded to this grid before they are asked about (8 for pictures).
         seed: Of all random numbers.
@@ -125,8 +128,8 @@ def steal(
     spec = Theft(
         endpoint="a module", seed_data="a tensor", bounds=bounds, budget=budget, seeds=seeds, held_out=held_out,
         rounds=rounds, architecture=architecture, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
-        momentum=momentum, step_size=step_size, period=period, sigma=sigma, kappa=kappa, quantize=quantize, seed=seed,
-        endpoint_digest=digest(model), data_digest=data.digest(),
+        momentum=momentum, rate_schedule=rate_schedule, step_size=step_size, period=period, sigma=sigma, kappa=kappa,
+        quantize=quantize, seed=seed, endpoint_digest=digest(model), data_digest=data.digest(),
     ).settled(len(x), x[0].numel())  # fmt: skip
     substitute, spoils = rob(spec, model, data, out, console or Console(quiet=True), at_once=at_once)
     return Stolen(substitute, out, spoils)
@@ -243,8 +246,8 @@ def _learn(spec: Theft, known: _Known, names: tuple[str, ...], folder: Path) -> 
     answers = Data("answers", known.x, known.y, names, spec.bounds)
     learn(
         spec.architecture, answers, folder, data=f"answers {answers.digest()[:16]}", epochs=spec.epochs,
-        batch_size=spec.batch_size, learning_rate=spec.learning_rate, momentum=spec.momentum, seed=spec.seed,
-        checkpoints=False,
+        batch_size=spec.batch_size, learning_rate=spec.learning_rate, momentum=spec.momentum, schedule=spec.rate_schedule,
+        seed=spec.seed, checkpoints=False,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):  # weights that are filled afterwards are drawn first
         return read_folder(folder).module

@@ -4,6 +4,7 @@ import hashlib
 import math
 import shlex
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
@@ -47,6 +48,7 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     batch_size: int | None = None
     learning_rate: float | None = None
     momentum: float | None = None
+    rate_schedule: Literal["linear", "constant"] = "linear"
     step_size: float | None = None
     period: int = 3
     sigma: int | None = None

@@ -16,7 +16,7 @@ from sapper.models.loading import load_model
 from sapper.models.mobilenet_v2 import Layer
 from sapper.models.training import train
 
-SMALL = ("lenet", "maxout", "mlp", "papernot", "rbf", "softmax", "svm", "wong_kolter")
+SMALL = ("lenet", "maxout", "mlp", "papernot", "papernot_substitute", "rbf", "softmax", "svm", "wong_kolter")
 provided = pytest.mark.skipif("SAPPER_DATA" not in os.environ, reason="SAPPER_DATA is not set")
 
 
@@ -42,7 +42,10 @@ def test_some_take_features(name):
     assert architecture(name).build((13,), 2)(torch.rand(4, 13)).shape == (4, 2)
 
 
-@pytest.mark.parametrize("name", ["lenet", "papernot", "wong_kolter", "mobilenet_v2", "squeezenet"])
+IMAGES = ("lenet", "papernot", "papernot_substitute", "wong_kolter", "mobilenet_v2", "squeezenet")
+
+
+@pytest.mark.parametrize("name", IMAGES)
 def test_the_others_say_that_they_take_images(name):
     with pytest.raises(ModelError, match=r"images.*\(13,\)"):
         architecture(name).build((13,), 2)
@@ -106,3 +109,10 @@ def test_a_support_vector_machine_is_scikit_learns_linear_one(tmp_path):
     test = load_data("digits")
     ours = load_model(str(folder)).module(test.x).argmax(1)
     assert (ours == torch.from_numpy(theirs.predict(test.x.flatten(1).numpy()))).float().mean() > 0.95
+
+
+def test_the_substitute_has_the_papers_layers():
+    shapes = [
+        tuple(p.shape) for p in architecture("papernot_substitute").build((1, 28, 28), 10).parameters() if p.ndim > 1
+    ]
+    assert shapes == [(32, 1, 2, 2), (64, 32, 2, 2), (200, 64 * 6 * 6), (200, 200), (10, 200)]
