@@ -12,6 +12,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -75,6 +76,8 @@ class Plan:
     momentum: float | None = 0.9
     rate_schedule: Literal["linear", "constant"] = "constant"
     seeds: int = SEEDS
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Of the inputs that are asked about."""
 
     @property
     def name(self) -> str:
@@ -118,15 +121,20 @@ class Fooled:
 
 def robbed(lab: Lab, victim: Victim, plan: Plan) -> list[Substitute]:
     """Every round's substitute, the seeds' first."""
-    out = lab.out / "thefts" / victim.name / plan.name
+    out = theft_folder(lab, victim, plan)
     stolen = steal(
         victim.module, victim.x[: plan.seeds + HELD_OUT], out=out, architecture=plan.architecture, rounds=plan.rounds,
         seeds=plan.seeds, held_out=HELD_OUT, period=plan.period, sigma=plan.sigma, kappa=plan.kappa,
         step_size=plan.step_size, epochs=plan.epochs, batch_size=plan.batch_size, learning_rate=plan.learning_rate,
-        momentum=plan.momentum, rate_schedule=plan.rate_schedule, seed=lab.seed, at_once=512,
+        momentum=plan.momentum, rate_schedule=plan.rate_schedule, bounds=plan.bounds, seed=lab.seed,
+        at_once=512,
     )  # fmt: skip
     return [_substitute(read_folder(out / "rounds" / f"{one.number:02}" / "model").module, one, victim)
             for one in stolen.spoils.rounds]  # fmt: skip
+
+
+def theft_folder(lab: Lab, victim: Victim, plan: Plan) -> Path:
+    return lab.out / "thefts" / victim.name / plan.name
 
 
 def _substitute(module: nn.Module, one: Round, victim: Victim) -> Substitute:
