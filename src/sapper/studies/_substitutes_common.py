@@ -126,10 +126,15 @@ def match(found: Curves, method: str, kind: str) -> float | None:
     return found[method, kind][-1].match if (method, kind) in found else None
 
 
-def gain(found: Curves, first: str, then: str, kind: str) -> float | None:
-    """By which share the label match grows from one method to another."""
+def difference(
+    what: str, found: Curves, substitute: str, kind: str, first: str, then: str, within: tuple[float, float]
+) -> Claim:
+    """By how much the label match with an oracle grows from one method to another, in points."""
     before, after = match(found, first, kind), match(found, then, kind)
-    return None if before is None or after is None else after - before
+    measured = None if before is None or after is None else after - before
+    place = KINDS.index(kind)
+    paper = PUBLISHED[substitute, then][place] - PUBLISHED[substitute, first][place]
+    return percent(what, "section 4, after rho = 9", "derived", round(paper, 2), measured, within)
 
 
 def cells(substitute: str, found: Curves) -> list[Claim]:

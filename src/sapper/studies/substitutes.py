@@ -24,6 +24,7 @@ from sapper.studies._substitutes_common import (
     RESERVOIR,
     ROUNDS,
     SIGMA,
+    STATED,
     STEP,
     UNBOUNDED,
     VANILLA,
@@ -33,9 +34,9 @@ from sapper.studies._substitutes_common import (
     cells,
     curve,
     curves,
+    difference,
     drawn,
     figures,
-    gain,
     match,
     oracles,
     plan,
@@ -124,24 +125,27 @@ def regressions(lab: Lab) -> Part:
 
 
 def _copied(lab: Lab, substitute: str, name: str, title: str, found: Curves) -> Part:
-    at = "section 4, after rho = 9"
-    steps = {"DNN": (("DNN", 11.27, "stated"), ("SVM", 4.11, "stated")),
-             "LR": (("LR", 12.01, "stated"), ("SVM", 10.63, "stated"))}[substitute]  # fmt: skip
-    grown = [
-        percent(f"{substitute} substitute of the {kind}: what the periodic step adds (points)", at, sure, paper,
-                gain(found, VANILLA, PERIODIC, kind), (0.5, 30))
-        for kind, paper, sure in steps
-    ]  # fmt: skip
-    kind, paper = {"DNN": ("DNN", 6.38), "LR": ("SVM", 2.99)}[substitute]
-    lost = percent(f"{substitute} substitute of the {kind}: what reservoir sampling costs (points)", at, "stated", paper,
-                   gain(found, RESERVOIR, PERIODIC, kind), (-5, 15))  # fmt: skip
+    told = {
+        "the periodic step adds": (VANILLA, PERIODIC, (0.5, 30)),
+        "reservoir sampling costs": (RESERVOIR, PERIODIC, (-5, 15)),
+    }
     return Part(
         title=title,
-        text=f"{_told(lab, found)}",
-        claims=[*cells(substitute, found), *grown, lost],
+        text=_told(lab, found),
+        claims=[
+            *cells(substitute, found),
+            *(difference(f"{substitute} substitute of the {kind}: what {what} (points)", found, substitute, kind, *methods)
+              for what, methods in told.items()
+              for kind in _stated_in(substitute, *methods[:2])),
+        ],
         tables=[beside(substitute, found)],
         figures=figures(lab, name, f"{substitute} substitutes", found),
-    )
+    )  # fmt: skip
+
+
+def _stated_in(substitute: str, first: str, then: str) -> list[str]:
+    """Oracles whose cells were read for both methods."""
+    return [kind for kind in STATED[substitute, first] if kind in STATED[substitute, then]]
 
 
 def _told(lab: Lab, found: Curves) -> str:
@@ -189,20 +193,21 @@ def bounds(lab: Lab) -> Part:
         **{("DNN", kind): NETWORK for kind in ("DNN",) if kind in oracles(lab)},
     }
     rows: list[Row] = []
-    steps: dict[tuple[str, str, bool], float] = {}
+    unbound: dict[str, Curves] = {"LR": {}, "DNN": {}}
     for (substitute, kind), what in thefts.items():
         for name, free in (("within [0, 1]", False), ("unbounded", True)):
-            both = [_theft(lab, kind, what, method, free)[-1].match for method in (VANILLA, PERIODIC)]
-            steps[substitute, kind, free] = both[1] - both[0]
-            rows.append([substitute, kind, name, *map(_percent, both), _percent(both[1] - both[0])])
+            found = {(method, kind): _theft(lab, kind, what, method, free) for method in (VANILLA, PERIODIC)}
+            unbound[substitute] |= found if free else {}
+            before, after = (points[-1].match for points in found.values())
+            rows.append([substitute, kind, name, *map(_percent, (before, after, after - before))])
     return Part(
         title="Bounds",
         text="The paper's formula has no bounds; an endpoint that takes pictures has. Steps that are cut off at black and "
         "white cannot lead far away, so that the direction matters less.",
         claims=[
-            percent(f"{substitute} substitute of the {kind}, unbounded: what the periodic step adds (points)",
-                    "section 4, after rho = 9", "stated", paper, steps.get((substitute, kind, True)), (0.5, 30))
-            for substitute, kind, paper in (("LR", "LR", 12.01), ("LR", "SVM", 10.63), ("DNN", "DNN", 11.27))
+            difference(f"{substitute} substitute of the {kind}, unbounded: what the periodic step adds (points)",
+                       unbound[substitute], substitute, kind, VANILLA, PERIODIC, (0.5, 30))
+            for substitute, kind in (("LR", "LR"), ("LR", "SVM"), ("DNN", "DNN"))
         ],
         tables=[Table(title="label match after the last round in %", rows=rows,
                       columns=["substitute", "oracle", "inputs", VANILLA, PERIODIC, "difference"])],
