@@ -42,10 +42,9 @@ def test_some_take_features(name):
     assert architecture(name).build((13,), 2)(torch.rand(4, 13)).shape == (4, 2)
 
 
-IMAGES = ("lenet", "papernot", "papernot_substitute", "wong_kolter", "mobilenet_v2", "squeezenet")
-
-
-@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize(
+    "name", ["lenet", "papernot", "papernot_substitute", "wong_kolter", "mobilenet_v2", "squeezenet"]
+)
 def test_the_others_say_that_they_take_images(name):
     with pytest.raises(ModelError, match=r"images.*\(13,\)"):
         architecture(name).build((13,), 2)

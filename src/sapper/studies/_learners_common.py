@@ -48,9 +48,9 @@ def learner(lab: Lab, kind: str, split: str) -> nn.Module:
             lesson = Lesson(data, 3, rate=2e-3, batch_size=10)
         return taught(lab, name, lambda: build(data.shape, len(data.classes)), lesson)
     if kind == "SVM":
-        return _fitted(lab, name, LinearSVC(random_state=lab.seed), data)
+        return fitted(lab, name, LinearSVC(random_state=lab.seed), data)
     if kind == "DT":
-        return _fitted(lab, name, DecisionTreeClassifier(random_state=lab.seed), data)
+        return fitted(lab, name, DecisionTreeClassifier(random_state=lab.seed), data)
     assert kind == "kNN", kind
     nearest = KNeighborsClassifier(n_neighbors=1, algorithm="brute").fit(*_arrays(data))
     return from_estimator(nearest, name, name.encode()).module  # the samples are all it is made of: nothing to keep
@@ -76,7 +76,7 @@ def voted(labels: np.ndarray, classes: int = 10) -> np.ndarray:
     return (labels[:, :, None] == np.arange(classes)).sum(0).argmax(1)
 
 
-def _fitted(lab: Lab, name: str, estimator: Any, data: Data) -> nn.Module:
+def fitted(lab: Lab, name: str, estimator: Any, data: Data) -> nn.Module:
     """As it comes from the study's folder, fitted first if need be."""
     path = lab.out / "models" / f"{name}.skops"
     if not path.exists():

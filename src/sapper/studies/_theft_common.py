@@ -9,7 +9,6 @@ A theft is `sapper steal` in the study's folder: what was asked and learned is n
 
 import json
 import zlib
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from sapper.foreign import Foreign
 from sapper.lab import Lab, answers
 from sapper.models.folder import read_folder
+from sapper.questions import Schedule
 from sapper.scheduler import craft
 from sapper.tensors import Batch, Labels
 from sapper.theft import steal
@@ -44,8 +44,10 @@ class Victim:
 
     name: str
     module: nn.Module
-    x: Batch
-    y: Labels
+    x: Batch = field(repr=False)
+    y: Labels = field(repr=False)
+    seeds: Batch | None = field(default=None, repr=False)
+    """Instead of the first test samples; those held out stand behind them. Another name goes with it."""
 
     @cached_property
     def said(self) -> Labels:
@@ -71,13 +73,19 @@ class Plan:
     step_size: float | None = None
     """lambda; None is 0.1, or that a feature for "svm"."""
     epochs: int | None = 10
-    batch_size: int | None = 10
+    batch_size: int | None = 100
     learning_rate: float | None = 0.01
     momentum: float | None = 0.9
     rate_schedule: Literal["linear", "constant"] = "constant"
     seeds: int = SEEDS
     bounds: tuple[float, float] = (0.0, 1.0)
     """Of the inputs that are asked about."""
+
+    @property
+    def questions(self) -> int:
+        """All that the last round's substitute has learned from."""
+        schedule = Schedule(step_size=1.0, period=self.period, sigma=self.sigma, kappa=self.kappa)
+        return schedule.questions(self.seeds, self.rounds)
 
     @property
     def name(self) -> str:
@@ -91,20 +99,31 @@ class Substitute:
 
     round: Round
     module: nn.Module = field(repr=False)
-    agreement: float
-    """Share of the test samples that it takes for what the oracle takes them for."""
-    accuracy: float
-    """Share that it has right."""
+    victim: Victim
 
     @property
     def queries(self) -> int:
         """Questions it has learned from; those about held-out samples are not counted, as in the papers."""
         return self.round.samples
 
+    @property
+    def agreement(self) -> float:
+        """Share of the test samples that it takes for what the oracle takes them for."""
+        return _share(self._said == self.victim.said)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of them that it has right."""
+        return _share(self._said == self.victim.y)
+
+    @cached_property
+    def _said(self) -> Labels:
+        return answers(self.module, self.victim.x)
+
 
 @dataclass(frozen=True)
 class Fooled:
-    """What one step on the substitute did to every test sample."""
+    """What became of every test sample."""
 
     x_adv: Batch = field(repr=False)
     said: Labels = field(repr=False)
@@ -122,29 +141,31 @@ class Fooled:
 def robbed(lab: Lab, victim: Victim, plan: Plan) -> list[Substitute]:
     """Every round's substitute, the seeds' first."""
     out = theft_folder(lab, victim, plan)
+    seeds = victim.x[: plan.seeds + HELD_OUT] if victim.seeds is None else victim.seeds
+    lab.console.print(f"   stealing {victim.name} into {plan.name}", style="dim", highlight=False)
     stolen = steal(
-        victim.module, victim.x[: plan.seeds + HELD_OUT], out=out, architecture=plan.architecture, rounds=plan.rounds,
-        seeds=plan.seeds, held_out=HELD_OUT, period=plan.period, sigma=plan.sigma, kappa=plan.kappa,
-        step_size=plan.step_size, epochs=plan.epochs, batch_size=plan.batch_size, learning_rate=plan.learning_rate,
-        momentum=plan.momentum, rate_schedule=plan.rate_schedule, bounds=plan.bounds, seed=lab.seed,
-        at_once=512,
+        victim.module, seeds, out=out, architecture=plan.architecture, rounds=plan.rounds, seeds=plan.seeds,
+        held_out=HELD_OUT, period=plan.period, sigma=plan.sigma, kappa=plan.kappa, step_size=plan.step_size,
+        epochs=plan.epochs, batch_size=plan.batch_size, learning_rate=plan.learning_rate, momentum=plan.momentum,
+        rate_schedule=plan.rate_schedule, bounds=plan.bounds, seed=lab.seed, at_once=512,
     )  # fmt: skip
-    return [_substitute(read_folder(out / "rounds" / f"{one.number:02}" / "model").module, one, victim)
-            for one in stolen.spoils.rounds]  # fmt: skip
+    return [
+        Substitute(one, read_folder(out / "rounds" / f"{one.number:02}" / "model").module.eval(), victim)
+        for one in stolen.spoils.rounds
+    ]
 
 
 def theft_folder(lab: Lab, victim: Victim, plan: Plan) -> Path:
     return lab.out / "thefts" / victim.name / plan.name
 
 
-def _substitute(module: nn.Module, one: Round, victim: Victim) -> Substitute:
-    said = answers(module.eval(), victim.x)
-    return Substitute(one, module, _share(said == victim.said), _share(said == victim.y))
-
-
 def fooled(lab: Lab, substitute: nn.Module, victim: Victim, eps: float, steps: int = 1) -> Fooled:
     """FGSM on the substitute, of every sample, within [0, 1]; with more `steps` the basic iterative method."""
-    x_adv = stepped(lab, substitute, victim.x, victim.y, eps, steps)
+    return judged(victim, substitute, stepped(lab, substitute, victim.x, victim.y, eps, steps))
+
+
+def judged(victim: Victim, substitute: nn.Module, x_adv: Batch) -> Fooled:
+    """What was made of every test sample, by any means, shown to both."""
     said, guessed = answers(victim.module, x_adv), answers(substitute, x_adv)
     mine = guessed != victim.y
     return Fooled(
@@ -157,15 +178,12 @@ def fooled(lab: Lab, substitute: nn.Module, victim: Victim, eps: float, steps: i
     )
 
 
-def stepped(lab: Lab, module: nn.Module, x: Batch, y: Labels, eps: float, steps: int = 1) -> Batch:
+def stepped(
+    lab: Lab, module: nn.Module, x: Batch, y: Labels, eps: float, steps: int = 1, loss: str = "cross_entropy"
+) -> Batch:
     """Steps of eps/steps along the sign of the gradient, also of samples that are misclassified as they are."""
-    attack = f"mifgsm:steps={steps},decay=0,confidence=1e9"
+    attack = f"mifgsm:steps={steps},decay=0,loss={loss},confidence=1e9"
     return craft(module, x, y, attack=attack, threat=f"linf:{eps:g}", seed=lab.seed).x_adv
-
-
-def collapsed(labels: Labels, classes: int = 10) -> Sequence[float]:
-    """How the answers spread over the classes."""
-    return (torch.bincount(labels, minlength=classes).double() / max(1, len(labels))).tolist()
 
 
 def _share(mask: Tensor) -> float:
