@@ -24,6 +24,8 @@ from sapper.tensors import Batch, Logits
 
 ROUNDS, PERIOD, SIGMA, KAPPA, STEP = 9, 3, 3, 400, 0.1
 """rho, tau, sigma, kappa and lambda of the paper."""
+FEW, FULL = 7, ("DNN", "SVM")
+"""Rounds of the doubling thefts into networks, which learn for long, but for these oracles."""
 VANILLA, PERIODIC, RESERVOIR = METHODS = ("vanilla", "periodic step", "periodic step and reservoir")
 SMALL, LARGE = ("LR", "DT"), KINDS
 """The oracles of the two scales."""
@@ -97,7 +99,9 @@ def plan(lab: Lab, architecture: str, epochs: int, method: str = PERIODIC, round
     )  # fmt: skip
     if lab.scale == "paper":
         return full
-    return replace(full, rounds=2, sigma=1 if full.sigma else None, kappa=15, seeds=20, epochs=3, batch_size=5)
+    return replace(
+        full, rounds=min(rounds, 2), sigma=1 if full.sigma else None, kappa=15, seeds=20, epochs=3, batch_size=5
+    )
 
 
 def curve(lab: Lab, kind: str, how: Plan) -> Curve:
@@ -112,18 +116,30 @@ def curve(lab: Lab, kind: str, how: Plan) -> Curve:
     return msgspec.json.decode(path.read_bytes(), type=Curve)
 
 
-def curves(lab: Lab, architecture: str, epochs: int) -> Curves:
-    """Of all methods and oracles."""
+def curves(lab: Lab, architecture: str, epochs: int, full: tuple[str, ...] = KINDS) -> Curves:
+    """Of all methods and oracles.
+
+    Args:
+        lab: Keeps them.
+        architecture: Of the substitutes.
+        epochs: How long each learns.
+        full: The oracles for which a theft that doubles its questions has all rounds.
+    """
     return {
-        (method, kind): curve(lab, kind, plan(lab, architecture, epochs, method))
+        (method, kind): curve(
+            lab, kind,
+            plan(lab, architecture, epochs, method, ROUNDS if kind in full or method == RESERVOIR else FEW),
+        )
         for method in METHODS
         for kind in oracles(lab)
-    }
+    }  # fmt: skip
 
 
 def match(found: Curves, method: str, kind: str) -> float | None:
-    """Of the last round; None at a scale that leaves the oracle out."""
-    return found[method, kind][-1].match if (method, kind) in found else None
+    """Of the last round; None where the scale leaves the oracle or that round out."""
+    points = found.get((method, kind), [])
+    longest = max(len(others) for others in found.values())
+    return points[-1].match if len(points) == longest else None
 
 
 def difference(
@@ -158,17 +174,25 @@ def beside(substitute: str, found: Curves) -> Table:
 
 
 def _rows(substitute: str, found: Curves, method: str) -> list[list[str | float | int | None]]:
-    last = next(points[-1] for (name, _), points in found.items() if name == method)
-    shares = (match(found, method, kind) for kind in KINDS)
+    curves = {kind: found.get((method, kind), []) for kind in KINDS}
     stated = STATED[substitute, method]
     published = (
-        f"{value}" if kind in stated else f"{value} (from memory)"
+        f"{value:.2f}" if kind in stated else f"{value:.2f} (from memory)"
         for kind, value in zip(KINDS, PUBLISHED[substitute, method], strict=True)
     )
+    most = max((points[-1].questions for points in curves.values() if points), default=None)
     return [
-        [method, last.questions, "measured", *(None if share is None else round(100 * share, 2) for share in shares)],
+        [method, most, "measured", *(_cell(found, method, kind) for kind in KINDS)],
         [method, None, "published", *published],
     ]
+
+
+def _cell(found: Curves, method: str, kind: str) -> str | float | None:
+    points = found.get((method, kind))
+    if not points:
+        return None
+    last = round(100 * points[-1].match, 2)
+    return last if match(found, method, kind) is not None else f"{last:.2f} (rho = {len(points) - 1})"
 
 
 def figures(lab: Lab, name: str, what: str, found: Curves) -> list[Figure]:
