@@ -71,11 +71,11 @@ class SubstitutesStudy(
     def parts(self) -> Sequence[tuple[str, Callable[[Lab], Part]]]:
         return (
             ("questions", questions),
-            ("networks", networks),
             ("regressions", regressions),
             ("machines", machines),
-            ("bounds", bounds),
             ("training", training),
+            ("networks", networks),
+            ("bounds", bounds),
         )
 
 
@@ -112,12 +112,6 @@ def questions(lab: Lab) -> Part:
         tables=[Table(title="questions so far", rows=rows,
                       columns=["rho", "formula, vanilla", "counted, vanilla", "formula, reservoir", "counted, reservoir"])],
     )  # fmt: skip
-
-
-def networks(lab: Lab) -> Part:
-    """The deep substitutes."""
-    found = curves(lab, *NETWORK, FULL)
-    return _copied(lab, "DNN", "networks", "Deep substitutes", found)
 
 
 def regressions(lab: Lab) -> Part:
@@ -188,35 +182,6 @@ def machines(lab: Lab) -> Part:
     )  # fmt: skip
 
 
-def bounds(lab: Lab) -> Part:
-    """The same thefts with inputs that leave the pictures' range."""
-    thefts = {
-        pair: REGRESSION if pair[0] == "LR" else NETWORK
-        for pair in (("LR", "LR"), ("LR", "SVM"), ("DNN", "DNN"))
-        if pair[1] in oracles(lab)
-    }
-    rows: list[Row] = []
-    unbound: dict[str, Curves] = {"LR": {}, "DNN": {}}
-    for (substitute, kind), what in thefts.items():
-        for name, free in (("within [0, 1]", False), ("unbounded", True)):
-            found = {(method, kind): _theft(lab, kind, what, method, free) for method in (VANILLA, PERIODIC)}
-            unbound[substitute] |= found if free else {}
-            before, after = (points[-1].match for points in found.values())
-            rows.append([substitute, kind, name, *map(_percent, (before, after, after - before))])
-    return Part(
-        title="Bounds",
-        text="The paper's formula has no bounds; an endpoint that takes pictures has. Steps that are cut off at black and "
-        f"white lead less far. The networks' label match is that after {FEW} rounds.",
-        claims=[
-            difference(f"{substitute} substitute of the {kind}, unbounded: what the periodic step adds (points)",
-                       unbound[substitute], substitute, kind, VANILLA, PERIODIC, (0.5, 30))
-            for substitute, kind in (("LR", "LR"), ("LR", "SVM"), ("DNN", "DNN"))
-        ],
-        tables=[Table(title="label match after the last round in %", rows=rows,
-                      columns=["substitute", "oracle", "inputs", VANILLA, PERIODIC, "difference"])],
-    )  # fmt: skip
-
-
 def training(lab: Lab) -> Part:
     """What label match owes to how the substitute learns."""
     kind = "DNN" if lab.scale == "paper" else "LR"
@@ -244,6 +209,41 @@ def training(lab: Lab) -> Part:
                       rows=[[name, points[-1].questions, *_ends(points)] for name, points in found.items()])],
         figures=[drawn(lab, "training.svg", f"substitutes of the {kind}",
                        {name: points for name, points in found.items() if len(points) > 1})],
+    )  # fmt: skip
+
+
+def networks(lab: Lab) -> Part:
+    """The deep substitutes."""
+    found = curves(lab, *NETWORK, FULL)
+    return _copied(lab, "DNN", "networks", "Deep substitutes", found)
+
+
+def bounds(lab: Lab) -> Part:
+    """The same thefts with inputs that leave the pictures' range."""
+    thefts = {
+        pair: REGRESSION if pair[0] == "LR" else NETWORK
+        for pair in (("LR", "LR"), ("LR", "SVM"), ("DNN", "DNN"))
+        if pair[1] in oracles(lab)
+    }
+    rows: list[Row] = []
+    unbound: dict[str, Curves] = {"LR": {}, "DNN": {}}
+    for (substitute, kind), what in thefts.items():
+        for name, free in (("within [0, 1]", False), ("unbounded", True)):
+            found = {(method, kind): _theft(lab, kind, what, method, free) for method in (VANILLA, PERIODIC)}
+            unbound[substitute] |= found if free else {}
+            before, after = (points[-1].match for points in found.values())
+            rows.append([substitute, kind, name, *map(_percent, (before, after, after - before))])
+    return Part(
+        title="Bounds",
+        text="The paper's formula has no bounds; an endpoint that takes pictures has. Steps that are cut off at black and "
+        f"white lead less far. The networks' label match is that after {FEW} rounds.",
+        claims=[
+            difference(f"{substitute} substitute of the {kind}, unbounded: what the periodic step adds (points)",
+                       unbound[substitute], substitute, kind, VANILLA, PERIODIC, (0.5, 30))
+            for substitute, kind in (("LR", "LR"), ("LR", "SVM"), ("DNN", "DNN"))
+        ],
+        tables=[Table(title="label match after the last round in %", rows=rows,
+                      columns=["substitute", "oracle", "inputs", VANILLA, PERIODIC, "difference"])],
     )  # fmt: skip
 
 
