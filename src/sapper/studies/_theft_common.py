@@ -11,6 +11,7 @@ import json
 import zlib
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -77,6 +78,8 @@ class Plan:
     momentum: float | None = 0.9
     rate_schedule: Literal["linear", "constant"] = "constant"
     seeds: int = SEEDS
+    bounds: tuple[float, float] = (0.0, 1.0)
+    """Of the inputs that are asked about."""
 
     @property
     def questions(self) -> int:
@@ -137,19 +140,23 @@ class Fooled:
 
 def robbed(lab: Lab, victim: Victim, plan: Plan) -> list[Substitute]:
     """Every round's substitute, the seeds' first."""
-    out = lab.out / "thefts" / victim.name / plan.name
+    out = theft_folder(lab, victim, plan)
     seeds = victim.x[: plan.seeds + HELD_OUT] if victim.seeds is None else victim.seeds
     lab.console.print(f"   stealing {victim.name} into {plan.name}", style="dim", highlight=False)
     stolen = steal(
         victim.module, seeds, out=out, architecture=plan.architecture, rounds=plan.rounds, seeds=plan.seeds,
         held_out=HELD_OUT, period=plan.period, sigma=plan.sigma, kappa=plan.kappa, step_size=plan.step_size,
         epochs=plan.epochs, batch_size=plan.batch_size, learning_rate=plan.learning_rate, momentum=plan.momentum,
-        rate_schedule=plan.rate_schedule, seed=lab.seed, at_once=512,
+        rate_schedule=plan.rate_schedule, bounds=plan.bounds, seed=lab.seed, at_once=512,
     )  # fmt: skip
     return [
         Substitute(one, read_folder(out / "rounds" / f"{one.number:02}" / "model").module.eval(), victim)
         for one in stolen.spoils.rounds
     ]
+
+
+def theft_folder(lab: Lab, victim: Victim, plan: Plan) -> Path:
+    return lab.out / "thefts" / victim.name / plan.name
 
 
 def fooled(lab: Lab, substitute: nn.Module, victim: Victim, eps: float, steps: int = 1) -> Fooled:
