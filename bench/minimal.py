@@ -156,7 +156,8 @@ RACES = (
         ours("ead:steps={steps}"),
         foolbox_with(lambda steps: FOOLBOX.EADAttack(steps=steps, decision_rule="L1", regularization=1e-2)),
         art_with(lambda model, steps, size: ElasticNet(
-            model, learning_rate=0.01, max_iter=steps, beta=1e-2, decision_rule="L1", batch_size=size, verbose=False)),
+            model, learning_rate=0.01, max_iter=steps, beta=1e-2, decision_rule="L1", batch_size=size, verbose=False),
+            most_samples=10),
     )),
 )  # fmt: skip
 

@@ -18,7 +18,7 @@ from audits import adversarial, ask, assert_same_run, audit, files, rows, shards
 from sapper import catalogue, doctor, log
 from sapper.data.loading import load_data
 from sapper.models.loading import load_model
-from sapper.run import standard
+from sapper.plan import standard
 
 pytestmark = pytest.mark.usefixtures("as_a_user")
 SQUARE = ("--attack", "square:steps=40", "--threat", "linf:0.1", "--limit", "30")

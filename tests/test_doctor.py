@@ -379,6 +379,20 @@ def test_who_sees_less_and_finds_more_is_named(tmp_path: Path) -> None:
     assert finding.evidence == "3 of 4 cases that held under linf:0.1 fell to two"
 
 
+def test_who_had_too_little_time_is_not_called_misled(tmp_path: Path) -> None:
+    begun(tmp_path)
+    shard(tmp_path, "a", forwards=[2] * 4, backwards=[1] * 4)
+    shard(tmp_path, "b", backwards=[0] * 4, found=[True, True, True, False], forwards=[500] * 4)
+    finding = found_in(tmp_path, WORK)["attacks without gradients"]
+    assert finding.verdict == "note"
+    assert (
+        finding.evidence
+        == "3 of 4 cases that held under linf:0.1 fell to two, and had fewer than 10 gradients to go by"
+    )
+    shard(tmp_path, "c", backwards=[9] * 4)  # with another that looked on, it is time enough
+    assert found_in(tmp_path, [*WORK, ("three", "linf:0.1", "c")])["attacks without gradients"].verdict == "warning"
+
+
 def test_successes_that_no_picture_holds_are_told(tmp_path: Path) -> None:
     begun(tmp_path)
     shard(tmp_path, "a", found=[True] * 4, survives_8_bits=[True, False, False, None])
@@ -468,9 +482,18 @@ def test_where_more_steps_gain_all_cases_are_attacked_so_and_the_worst_case_coun
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cured").rglob("*.parquet")} == before
 
 
-def test_a_step_that_is_only_weak_is_not_misled(tmp_path: Path) -> None:
-    findings = audited(net(), tmp_path, attacks=("fgsm", "square:steps=500"), threats=("linf:0.1",))
+@pytest.mark.parametrize("probed", [True, False], ids=["probed", "not probed"])
+def test_a_step_that_is_only_weak_is_not_misled(probed: bool, tmp_path: Path) -> None:
+    findings = audited(net(), tmp_path, attacks=("fgsm", "square:steps=500"), threats=("linf:0.1",), doctor=probed)
     assert "attacks without gradients" not in ill(findings), findings["attacks without gradients"].evidence
+
+
+def test_a_weak_attack_is_not_misled_where_the_others_break_all_that_it_left(tmp_path: Path) -> None:
+    weak = "pgd:steps=12,step_size=0.005,random_start=false"
+    findings = audited(net(), tmp_path, attacks=(weak, "square:steps=1000"), threats=("linf:0.25",))
+    assert "square" in log.read_summary(tmp_path).results[1].attack
+    assert log.read_summary(tmp_path).results[1].found == 100
+    assert ill(findings) == {"step size"}
 
 
 def test_every_success_of_a_probe_counts_in_the_worst_case_unless_it_may_be_luck(tmp_path: Path) -> None:

@@ -29,8 +29,8 @@ from sapper.ledger import Ledger
 from sapper.models.estimators import from_estimator
 from sapper.models.model import preprocessed
 from sapper.oracle import TorchOracle
+from sapper.plan import standard
 from sapper.remedies import Remedies
-from sapper.run import standard
 from sapper.threat import Threat
 from toys import case_of, linear, network, random_linear
 

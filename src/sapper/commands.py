@@ -31,10 +31,11 @@ from sapper.models.loading import load_model
 from sapper.models.model import Model
 from sapper.models.programs import brief
 from sapper.models.remote import endpoint_of
+from sapper.plan import jobs, standard
 from sapper.report import study_pages
 from sapper.report.page import write_report
 from sapper.report.theft_page import write_theft
-from sapper.run import audit, jobs, standard
+from sapper.run import audit
 from sapper.spec import Spec
 from sapper.study_run import find, run_study, studies
 from sapper.theft import rob

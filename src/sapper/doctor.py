@@ -55,6 +55,7 @@ _CLEAR = 0.05  # share of the cases that held, from which on a failing attack is
 _GAIN = 0.1  # share of the probed, likewise
 _FEW = 3  # probed cases; fewer may be chance
 _LITTLE = 1e-4  # of the first margin: no nearer
+_LOOKS = 10  # at gradients; whoever took fewer may only have had too little time
 
 
 @dataclass(frozen=True)
@@ -296,20 +297,32 @@ def _more(probes: list[Probe]) -> Finding | None:
 
 
 def _gradient_free(groups: list[list[_Trial]], probes: list[Probe]) -> Finding | None:
+    """Who is misled, and who had too little time? Where the probes told the two apart, theirs is the word."""
+    name, probed = "attacks without gradients", {p.threat for p in probes if p.name == "more steps"}
     told = [_fell(p) for p in probes if p.name in ("random noise", "square", "blind attacks")]
-    probed = {p.threat for p in probes if p.name == "more steps"}  # they tell who is blind from who had too little time
-    for group in (group for group in groups if group[0].threat not in probed):
-        seeing, blind = [t for t in group if t.has_gradients], [t for t in group if not t.has_gradients]
-        if seeing and blind:
-            held = _held(seeing)
-            fell = reduce(lambda a, b: a | b, (t.cases["found"].fill_null(value=False) for t in blind))
-            only, of = int((held & fell).sum()), int(held.sum())
-            told.append((f"{only} of {of} cases that held under {seeing[0].threat} fell to {_names(blind)}", of, only))
-    return _worst(
-        "attacks without gradients", told,
+    told += [one for group in groups if group[0].threat not in probed for one in _overtaken(group, hasty=False)]
+    worst = _worst(
+        name, told,
         "the gradients mislead the attacks that follow them: believe the worst case only, and give the attacks without "
         "gradients more queries",
     )  # fmt: skip
+    hasty = [one for group in groups if group[0].threat not in probed for one in _overtaken(group, hasty=True)]
+    texts = [f"{text}, and had fewer than {_LOOKS} gradients to go by" for text, _, count in hasty if count]
+    if not texts or (worst and worst.verdict == "warning"):
+        return worst
+    remedy = "too little time, more likely than gradients that mislead: give the attacks that follow them more steps"
+    return Finding(name, "note", "; ".join(texts), remedy)
+
+
+def _overtaken(group: list[_Trial], *, hasty: bool) -> list[tuple[str, int, int]]:
+    """What attacks without gradients broke of what those with gradients left, when these had been hasty or had not."""
+    seeing, blind = [t for t in group if t.has_gradients], [t for t in group if not t.has_gradients]
+    if not seeing or not blind:
+        return []
+    held, looks = _held(seeing), reduce(lambda a, b: a + b, (t.cases["backwards"].fill_null(0) for t in seeing))
+    fell = reduce(lambda a, b: a | b, (t.cases["found"].fill_null(value=False) for t in blind))
+    only, of = int((held & fell & ((looks < _LOOKS) == hasty)).sum()), int(held.sum())
+    return [(f"{only} of {of} cases that held under {group[0].threat} fell to {_names(blind)}", of, only)]
 
 
 def _transfer(probes: list[Probe]) -> Finding | None:

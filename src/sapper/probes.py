@@ -137,7 +137,7 @@ def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
 
     def told(name: str, attack: str, broken: Mask | int | None, of: int | None = None) -> Iterator[log.Probe]:
         of = len(patients.x) if of is None else of
-        if broken is not None and of:
+        if broken is not None:
             yield log.Probe(name, str(threat), attack, of, int(broken if isinstance(broken, int) else broken.sum()))
 
     given = patients.view.model.access

@@ -4,10 +4,11 @@ FISTA lowers c·max(margin, −confidence) + |x' − x|² + λ|x' − x|₁: a g
 drawn towards 0, and small ones become 0 (Algorithm 1). Which c is the smallest that still succeeds is searched for each
 sample, as in Carlini and Wagner's attack, which this is without the L1.
 
-Differs from the authors' code: what changes are drawn by falls with the step, as in FISTA itself; theirs stays, so in the
-end the L1 outweighs all else. The model is asked about the point with momentum, y(k), alone: a step is one forward and one
-backward pass. The constant weighs the margin in units of its own first gradient (`constant_search`) and is sought above λ,
-as nothing moves below. Steps are short where the boundary is near.
+As in the authors' code the steps shorten while what changes are drawn by stays, so in the end the L1 outweighs all else.
+Differs from it: the model is asked about the point with momentum, y(k), alone, so a step is one forward and one backward
+pass. The constant weighs the margin in units of its own first gradient (`constant_search`) and is sought above λ, as nothing
+moves below. Steps are short where the boundary is near. Every attempt goes on to its end: on the robust MNIST network
+(30 samples) that halved the speed and took a twentieth off the median distance.
 """
 
 import math
@@ -57,13 +58,13 @@ class EAD(Attack, norms={1}, paper=PAPER, minimal=True):
     step_size: float = 0.01
     """The first step, as a factor of the gradient (the paper's alpha); it falls with the root of the steps left."""
     beta: float = 0.01
-    """What a change is drawn towards 0 by at the first step; over `step_size` it is the weight of the L1, so the more, the
-    fewer features change. The paper's are 0.001 to 0.1."""
+    """What a change is drawn towards 0 by at every step; over `step_size` it is the weight of the L1, so the more, the fewer
+    features change. The paper's are 0.001 to 0.1."""
     constant: float = 2.0
     """The first constant, as a multiple of the weight of the L1."""
     confidence: float = 0.0
     """By how much the wanted class must lead, in logits (the paper's kappa)."""
-    abort_early: bool = True
+    abort_early: bool = False
     """End an attempt that has lowered its objective by less than a hundredth in a fortieth of its steps, 10 at least."""
 
     def __post_init__(self) -> None:
@@ -94,8 +95,9 @@ class EAD(Attack, norms={1}, paper=PAPER, minimal=True):
         loss = search.weigh(case.goal.margin(logits)).masked_fill(reached, 0)
         reach = torch.where(case.age == 0, loss / search.constant, state.reach)
         gradient = 2 * change + search.weigh(push * per_row(~reached, push))
-        rate = (_SHARE * reach).clamp_max(self.step_size) * (1 - search.since.to(reach.dtype) / self.steps).sqrt()
-        change_next = shrunk(change - per_row(rate, change) * gradient, rate * weight)
+        first = (_SHARE * reach).clamp_max(self.step_size)
+        rate = first * (1 - search.since.to(reach.dtype) / self.steps).sqrt()
+        change_next = shrunk(change - per_row(rate, change) * gradient, first * weight)
         iterate = case.threat.clip(case.x + unit * change_next)
         since = search.since.to(iterate.dtype)
         momentum = per_row(since / (since + 3), iterate)
