@@ -58,3 +58,23 @@ def test_medians_of_the_smallest_distance_are_a_curve_on_a_logarithmic_scale(tmp
     assert {"1", "2", "5", "10", "20", "median distance, L2"} <= set(labels)
     assert "NaN" not in shown.charts[0].wide
     assert "How many questions it takes" in write_report(run).read_text()
+
+
+def test_where_half_of_the_cases_were_never_reached_there_is_a_table_and_no_chart(tmp_path: Path) -> None:
+    plans = (Plan(attack="boundary", threat="l2:min", strength=0.2, gradients=False),)
+    run = write_fake_run(tmp_path / "run", plans=plans)
+    shown = queries(facts.read(run), 490, 340)
+    assert shown is not None
+    assert shown.charts == []
+    assert shown.tables[0].lines[0].reached == ["–", "–"]
+    assert "Median distance within so many questions" in write_report(run).read_text()
+
+
+def test_medians_that_hardly_differ_have_ticks_too(tmp_path: Path) -> None:
+    run = write_fake_run(tmp_path / "run", plans=(Plan(attack="boundary", threat="l2:min", gradients=False),))
+    told = log.QueryCurve("boundary", "l2:min", None, [1, 12], [1, 1], [0.66, 0.64], None, None)
+    log.write_json(run / "summary.json", msgspec.structs.replace(log.read_summary(run), query_curves=[told]))
+    shown = queries(facts.read(run), 490, 340)
+    assert shown is not None
+    labels = re.findall(r"<text[^>]*>([^<]+)</text>", str(shown.charts[0].wide))
+    assert [label for label in labels if label.startswith("0.6")]

@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from sapper import log
 from sapper.report import charts
-from sapper.report.charts import DASHES, INK, LINES, SOFT
+from sapper.report.charts import BLACK, DASHES, INK, LINES
 from sapper.report.facts import Facts
 from sapper.report.words import Budget, number, percent
 
@@ -53,7 +53,7 @@ class QueryChart:
 @dataclass(frozen=True)
 class Queries:
     charts: list[QueryChart]
-    """One for each threat."""
+    """One for each threat under which there is anything to draw: half of the cases may never have been reached."""
     tables: list[Table]
     """Of all threats with a budget, and of those without."""
 
@@ -63,7 +63,9 @@ def queries(facts: Facts, wide: int, narrow: int) -> Queries | None:
     curves = facts.summary.query_curves
     by_threat = {one.threat: [other for other in curves if other.threat == one.threat] for one in curves}
     drawn = [
-        QueryChart(threat, _chart(facts, some, wide), _chart(facts, some, narrow)) for threat, some in by_threat.items()
+        QueryChart(threat, _chart(rows, some, wide), _chart(rows, some, narrow))
+        for threat, some in by_threat.items()
+        if (rows := [row for curve in some for row in _points(facts, curve)])
     ]
     kinds = [[one for one in curves if (one.median_distance is None) == with_budget] for with_budget in (True, False)]
     return Queries(drawn, [_table(some) for some in kinds if some]) if curves else None
@@ -87,9 +89,8 @@ def _told(curve: log.QueryCurve, index: int) -> str:
     return percent(curve.success_rate[index]) if far is None else number(far[index])
 
 
-def _chart(facts: Facts, curves: list[log.QueryCurve], width: int) -> Markup:
+def _chart(rows: list[dict[str, Any]], curves: list[log.QueryCurve], width: int) -> Markup:
     budget = Budget.parse(curves[0].threat)
-    rows = [row for curve in curves for row in _points(facts, curve)]
     ends = [row for row in rows if row["last"]]
     allowed = next((curve.budget for curve in curves if curve.budget), None)
     end = max([*(curve.questions[-1] for curve in curves), allowed or 1])
@@ -111,8 +112,11 @@ def _height(budget: Budget, rows: list[dict[str, Any]]) -> alt.Y:
     if not budget.is_minimal:
         return alt.Y("reached:Q", title="cases broken").axis(format="%").scale(domain=[0, 1])
     low, high = min(row["reached"] for row in rows) / 1.1, max(row["reached"] for row in rows) * 1.1
-    axis = alt.Y("reached:Q", title=f"median distance, {budget.unit}").axis(format="~r", values=_ticks(low, high))
-    return axis.scale(type="log", nice=False, domain=[low, high])
+    ticks = _ticks(low, high)
+    axis = alt.Axis(format="~r", tickCount=4, values=ticks if len(ticks) > 1 else alt.Undefined)
+    return alt.Y("reached:Q", title=f"median distance, {budget.unit}", axis=axis).scale(
+        type="log", nice=False, domain=[low, high]
+    )
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -126,7 +130,7 @@ def _mark(allowed: int | None) -> list[alt.Chart]:
     if allowed is None:
         return []
     base = alt.Chart(alt.InlineData(values=[{"questions": allowed, "text": f"budget {number(allowed)}"}]))
-    rule = base.mark_rule(color=SOFT, strokeDash=[3, 3], strokeWidth=1.4).encode(x="questions:Q")
+    rule = base.mark_rule(color=BLACK, strokeDash=[3, 3], strokeWidth=1.4).encode(x="questions:Q")
     text = base.mark_text(align="right", dx=-5, fontSize=12, color=INK).encode(
         x="questions:Q", y=alt.value(8), text="text:N"
     )
