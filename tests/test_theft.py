@@ -352,3 +352,14 @@ def test_the_learning_rate_may_stay(network: nn.Module, x: torch.Tensor, tmp_pat
     one, two = (next(found.module.parameters()) for found in (falls, stays))
     assert not torch.equal(one, two)
     assert 'schedule = "constant"' in (tmp_path / "stays" / "rounds" / "00" / "model" / "model.toml").read_text()
+
+
+def test_the_substitute_does_not_begin_with_the_first_weights_of_a_model_of_the_same_seed(
+    x: torch.Tensor, tmp_path: Path
+) -> None:
+    """A thief who knew them would agree more often than any real one."""
+    still = {"epochs": 1, "learning_rate": 1e-12}
+    victim = load_model(str(train("softmax", "digits", tmp_path / "victim", seed=0, **still))).module
+    stolen = steal(victim, x, out=tmp_path / "theft", architecture="softmax", seeds=20, rounds=0, seed=0, **still)
+    first, other = (next(iter(module.parameters())).flatten() for module in (victim, stolen.module))
+    assert torch.corrcoef(torch.stack([first, other]).detach())[0, 1].abs() < 0.3

@@ -244,12 +244,13 @@ def _names(data: Data, classes: int) -> tuple[str, ...]:
 
 
 def _learn(spec: Theft, known: _Known, names: tuple[str, ...], folder: Path) -> nn.Module:
-    """From scratch, as the papers do."""
+    """From scratch, as the papers do, and not from the first weights of a model that was trained here with the same seed."""
+    seed = int(noise.keys(spec.seed, torch.tensor([-1]))) & 0x7FFF_FFFF
     answers = Data("answers", known.x, known.y, names, spec.bounds)
     learn(
         spec.architecture, answers, folder, data=f"answers {answers.digest()[:16]}", epochs=spec.epochs,
         batch_size=spec.batch_size, learning_rate=spec.learning_rate, momentum=spec.momentum, schedule=spec.rate_schedule,
-        seed=spec.seed, checkpoints=False,
+        seed=seed, checkpoints=False,
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):  # weights that are filled afterwards are drawn first
         return read_folder(folder).module
