@@ -174,6 +174,7 @@ def steal(
     trust_pickle: Annotated[bool, Flag] = False,
     seed: int = 0,
     at_once: int = 100,
+    rate: float | None = None,
     device: str = "auto",
     json: Annotated[bool, Flag] = False,
 ) -> None:
@@ -213,6 +214,7 @@ def steal(
         trust_pickle: Load a pickled estimator, running whatever code is in its file.
         seed: Of all random numbers.
         at_once: Rows asked about at once, which are what a kill loses at most.
+        rate: Most requests a second that are made to an endpoint.
         device: Of the endpoint: cpu, cuda, cuda:1, or auto.
         json: Print the rounds as JSON.
     """
@@ -226,7 +228,7 @@ def steal(
         batch_size=batch_size, learning_rate=learning_rate, momentum=momentum, rate_schedule=rate_schedule,
         step_size=step_size, period=period, sigma=sigma, kappa=kappa, quantize=quantize, seed=seed, held_out=held_out,
     )  # fmt: skip
-    run_steal(spec, out, device, at_once, as_json=json, console=stderr, printer=stdout)
+    run_steal(spec, out, device, at_once, rate, as_json=json, console=stderr, printer=stdout)
 
 
 @app.command

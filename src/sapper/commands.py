@@ -38,7 +38,7 @@ from sapper.report.theft_page import write_theft
 from sapper.run import audit
 from sapper.spec import Spec
 from sapper.study_run import find, run_study, studies
-from sapper.theft import rob
+from sapper.theft import box, rob
 from sapper.theft_spec import SUBSTITUTE, Spoils, Theft, begun, substitute_in
 
 CAPABILITIES = {
@@ -122,14 +122,22 @@ def run_compare(first: Path, second: Path, *, as_json: bool, printer: Console) -
 
 
 def run_steal(
-    spec: Theft, out: Path | None, device: str, at_once: int, *, as_json: bool, console: Console, printer: Console
-) -> None:
+    spec: Theft, out: Path | None, device: str, at_once: int, rate: float | None, *, as_json: bool, console: Console,
+    printer: Console,
+) -> None:  # fmt: skip
     spec.asks(sys.maxsize)  # what can be refused before anything is loaded
     console.print(f"loading {spec.seed_data} and {spec.endpoint}", style="dim", markup=False, highlight=False)
     data = load_data(spec.seed_data, split=spec.split, bounds=spec.bounds)
-    model = _loaded(spec.endpoint, spec, data, Terms())
-    spec = replace(spec, endpoint_digest=model.digest, data_digest=data.digest())
+    spec = replace(spec, data_digest=data.digest())
     spec = spec.settled(len(data), data.x[0].numel(), begun(out) if out else None)
+    spec.asks(len(data))
+    asked = box(spec).rounded(data.x[: spec.seeds])  # what is asked first of an endpoint is paid for in any case
+    first = Data(data.name, asked, data.y[: spec.seeds], data.classes, data.bounds)
+    terms = Terms(replace(spec, budget=None, rounds=None, held_out=None).digest(), rate=rate)
+    model = _loaded(spec.endpoint, spec, first, terms)
+    if endpoint_of(model.module) is None and rate:
+        raise UsageError(f"--rate is for endpoints, {spec.endpoint} is none.")
+    spec = replace(spec, endpoint_digest=model.digest)
     folder = out or Path("runs") / f"steal-{model.name}-{spec.digest()}"
     _, spoils = rob(spec, model.module.to(_device(device)), data, folder, console, at_once=at_once)
     page = write_theft(folder)

@@ -20,7 +20,6 @@ from sapper import catalogue, log, noise, rows
 from sapper.adversarial_distance import adversarial_distance
 from sapper.checks import check_goal, check_options
 from sapper.data.dataset import Data
-from sapper.endpoints.endpoint import Endpoint
 from sapper.environment import describe, told
 from sapper.errors import ModelError, RunError, UsageError
 from sapper.foreign import access
@@ -28,7 +27,7 @@ from sapper.goal import GoalSpec, Untargeted
 from sapper.learners import learner_of
 from sapper.learning import check_lesson, learned
 from sapper.models.model import Model
-from sapper.models.remote import endpoint_of
+from sapper.models.remote import endpoint_of, write_queries
 from sapper.oracle import TorchOracle, frozen
 from sapper.plan import Job, jobs
 from sapper.preflight import Preflight, clean_inputs, inspect
@@ -107,18 +106,11 @@ def audit(
                     _run_job(run, job, view, x, cases, before, spec, progress)
                 work += more
     if endpoint:
-        _write_queries(run, endpoint)
+        write_queries(run, endpoint)
     summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work],
                         spec.queries)  # fmt: skip
     log.write_json(run / "summary.json", summary)
     return run, summary
-
-
-def _write_queries(run: Path, endpoint: Endpoint) -> None:
-    """The run's own part of the endpoint's ledger."""
-    sent = [(at, key.hex(), asking, answer, answered) for at, key, asking, answer, answered in endpoint.rows()]
-    log.write_table(run / "queries.parquet", pl.DataFrame(sent, schema=log.QUERY, orient="row"))
-    log.write_json(run / "endpoint.json", endpoint.usage())
 
 
 def _cases(spec: Spec, label: Labels, before: Preflight) -> Cases:
@@ -244,13 +236,15 @@ def _run_job(
 ) -> bool:
     """Computes the shards that are not there; says whether there were any."""
     total, news = len(cases.sample), False
+    used = log.read_usage(run)
+    was_cut = used is not None and used.is_spent and job.threat.eps is None  # what was found may not be the nearest yet
     most = _SUBMITTED if view.transfer else _SHARD_CASES
     rows_each = max(1, min(most, _SHARD_BYTES // (x[0].numel() * x.element_size())))
     progress.begin(f"{job.attack} {job.threat}", total)
     for number in range(math.ceil(total / rows_each)):
         shard = run / "shards" / job.folder / f"{number:05}.parquet"
         part = take(cases, slice(number * rows_each, (number + 1) * rows_each))
-        if not _done(shard):
+        if not _done(shard) or was_cut:
             news = True
             table, x_adv = _run_shard(job, view, x, part, before, spec, progress)
             log.write_tensors(shard.with_suffix(".safetensors"), {"x_adv": _array(x_adv)})

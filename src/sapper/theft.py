@@ -4,6 +4,7 @@
     held-out/                        samples that agreement is measured on, and what the model said of them (`answers`)
     rounds/02/                       what a round asked, and what the model said
     rounds/02/model/                 the substitute that learned all answers up to this round
+    endpoint.json, queries.parquet   of models behind HTTP: every row that was sent, as in a run folder
     rounds.json                      agreement, questions and samples of each round (`Spoils`), after each round
     substitute/                      the last one, a model folder
     report.html
@@ -34,6 +35,7 @@ from sapper.errors import RunError, require_positive
 from sapper.models.architecture import architecture as known_architecture
 from sapper.models.folder import read_folder, write_folder
 from sapper.models.model import digest
+from sapper.models.remote import endpoint_of, write_queries
 from sapper.models.training import Schedule as RateSchedule
 from sapper.models.training import learn
 from sapper.oracle import TorchOracle, frozen
@@ -158,7 +160,7 @@ def rob(
     asks = spec.asks(len(data))
     known_architecture(spec.architecture)  # an unknown one is refused before anything is asked
     _open(out, spec)
-    samples = _box(spec).rounded(data.x)
+    samples = box(spec).rounded(data.x)
     done: list[Round] = []
     with frozen(module), CaseProgress(console) as progress:
         endpoint = Endpoint(module, progress, at_once)
@@ -173,6 +175,8 @@ def rob(
             substitute = _learn(spec, known, _names(data, endpoint.classes), folder / MODEL)
             done.append(_measure(spec, number, new, known, held, substitute, time.perf_counter() - begin))
             log.write_json(out / ROUNDS, _spoils(spec, asks, done, _names(data, endpoint.classes)))
+            if remote := endpoint_of(module):
+                write_queries(out, remote)
             console.print(_line(done[-1]), markup=False, highlight=False)
     spoils = _spoils(spec, asks, done, _names(data, endpoint.classes))
     more = {"agreement": spoils.agreement} if spoils.agreement is not None else {}
@@ -199,7 +203,7 @@ def _environment(spec: Theft) -> dict[str, object]:
     }
 
 
-def _box(spec: Theft) -> Threat:
+def box(spec: Theft) -> Threat:
     """Which inputs may be asked about."""
     return Threat.parse("linf:min", lower=spec.bounds[0], upper=spec.bounds[1], quantize=spec.quantize)
 
@@ -235,8 +239,8 @@ def _moved(
     rest = torch.tensor([place for place in chosen if place not in done][: new - len(done)])
     known = take(known, rest)
     moved = by_hyperplane if spec.architecture == "svm" else by_jacobian
-    box = _box(spec)
-    return Inputs(box.rounded(box.clip(moved(substitute, known.x, known.y, spec.schedule.step(number - 1)))), rest)
+    legal = box(spec)
+    return Inputs(legal.rounded(legal.clip(moved(substitute, known.x, known.y, spec.schedule.step(number - 1)))), rest)
 
 
 def _names(data: Data, classes: int) -> tuple[str, ...]:

@@ -44,12 +44,27 @@ def load_endpoint(reference: str, like: Data | None, terms: Terms) -> tuple[Endp
     endpoint = Endpoint(settings, service, client, Store(folder / file_name(name, identity), about), terms)
     answers = _first_answers(endpoint, like)
     endpoint.kind = _kind(settings, answers, like)
+    _check_classes(endpoint, like)
     try:
         for answer in answers:
             endpoint.kind.check(answer)
     except BadAnswerError as error:
         raise ModelError(f"{settings.url}: {error}.") from None
     return endpoint, _are_probabilities(settings, answers)
+
+
+def _check_classes(endpoint: Endpoint, like: Data | None) -> None:
+    """Raises:
+    ModelError: There are fewer than the samples' labels need.
+    """
+    classes = endpoint.kind.classes if endpoint.kind else None
+    if like is None or classes is None or int(like.y.max()) < classes:
+        return
+    raise ModelError(
+        f"{endpoint.settings.url}: expected answers of at least {int(like.y.max()) + 1} classes, as the data have, got "
+        f"{classes}: give the model's own data; if the endpoint was out of order when it was first asked, delete its ledger "
+        f"{endpoint.store.path}, which answers in its place."
+    )
 
 
 def _protocols() -> dict[str, ModuleType]:

@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
+import polars as pl
 from torch import nn
 
+from sapper import log
 from sapper.data.dataset import Data
 from sapper.endpoints.endpoint import Endpoint, Terms
 from sapper.endpoints.loading import load_endpoint
@@ -27,6 +30,13 @@ def endpoint_of(module: nn.Module) -> Endpoint | None:
     """The endpoint behind a module, itself or what it wraps."""
     asked = (part.ask for part in module.modules() if isinstance(part, Foreign))
     return next((ask for ask in asked if isinstance(ask, Endpoint)), None)
+
+
+def write_queries(folder: Path, endpoint: Endpoint) -> None:
+    """The own part of a run or theft in the endpoint's ledger."""
+    sent = [(at, key.hex(), asking, answer, answered) for at, key, asking, answer, answered in endpoint.rows()]
+    log.write_table(folder / "queries.parquet", pl.DataFrame(sent, schema=log.QUERY, orient="row"))
+    log.write_json(folder / "endpoint.json", endpoint.usage())
 
 
 @contextmanager
