@@ -49,7 +49,7 @@ class TransferMatrixStudy(
     paper=PAPER,
     title="The transferability matrix: five kinds of learners and their ensemble",
     reproduces="Figures 2 and 3: transfer within and across techniques; what the cells hang on",
-    takes={"smoke": "under half a minute", "paper": "about forty minutes"},
+    takes={"smoke": "under half a minute", "paper": "about fifty minutes"},
     data="mnist",
     shape=(1, 28, 28),
 ):
