@@ -170,7 +170,7 @@ def tree(lab: Lab) -> Part:
 
 def unsaid(lab: Lab) -> Part:
     """The matrix once more, with fewer steps of training, and with a smaller change."""
-    base, data = learners(lab, whole(lab)), tested(lab, 2000)
+    base, data = learners(lab, whole(lab)), tested(lab, 1000)
     rows: list[list[str | float | int | None]] = []
     found = {}
     for batch in (BATCH, 5 * BATCH):
