@@ -25,14 +25,15 @@ KNOWN = Neighbours(POINTS, torch.arange(40) % 3)
 @needs_mnist
 def test_the_smoke_study_is_whole(tmp_path: Path) -> None:
     outcome = run_study("transfer_matrix", lab(tmp_path), "sapper study transfer_matrix")
-    across, nearest, tree, *within = outcome.parts
-    assert [len(part.tables) for part in outcome.parts] == [1, 1, 1, 0, 0, 0, 0, 0]
+    across, nearest, tree, *within, unsaid = outcome.parts
+    assert [len(part.tables) for part in outcome.parts] == [1, 1, 1, 0, 0, 0, 0, 0, 1]
     assert [row[0] for row in across.tables[0].rows[1:]] == list(KINDS)
     for row in (*across.tables[0].rows, *nearest.tables[0].rows, *tree.tables[0].rows):
         assert len(row) == 8
         assert all(isinstance(rate, float) and 0 <= rate <= 100 for rate in row[1:])
     assert sum(" to " in claim.what and claim.where == "Figure 3" for claim in across.claims) >= 30
     assert [len(part.claims) for part in within] == [1] * 5
+    assert [row[:2] for row in unsaid.tables[0].rows] == [[100, 0.25], [100, 0.2], [500, 0.25], [500, 0.2]]
     own = {row[0]: row[1 + KINDS.index(row[0])] for row in across.tables[0].rows[1:]}
     assert own["SVM"] == 100
     for part in outcome.parts:

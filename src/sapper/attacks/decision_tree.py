@@ -8,7 +8,8 @@ On MNIST's 10 000 test digits (a tree of 7 027 nodes) the mean l1 distance is 0.
 Differs from the paper, unless `search` is paper, by searching all leaves. There, of the leaves of one subtree, it takes the
 one fewest nodes down (the paper does not say which), and reads the loop, which asks about the sample before anything has
 changed, as "until a leaf of another class is found". A threshold is crossed by the least that scikit-learn's comparison
-in float32 can tell; so no change undoes an earlier one, as larger ones would where a feature is looked at twice.
+in float32 can tell, and only where the sample is on the other side: no change undoes an earlier one. The published 89 % of
+success and 1.05 % of mean change come of the algorithm to the letter, `sapper study transfer_matrix`: 87.6 % and 1.13 %.
 """
 
 import math

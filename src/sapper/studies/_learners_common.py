@@ -28,24 +28,28 @@ KINDS = ("DNN", "LR", "SVM", "DT", "kNN")
 ENSEMBLE = "Ens."
 _FILE_NAME = str.maketrans({"[": "-", ":": "to", "]": None})
 _NETWORKS = {"DNN": (papernot.build, 10, 5), "LR": (softmax.build, 15, 10)}
-"""Epochs, and after how many of them the rate and the momentum are halved; the paper does not say how many samples a batch
-has: 100."""
+"""Epochs, and after how many of them the rate and the momentum are halved."""
+BATCH = 100
+"""Samples; the paper does not say how many."""
 
 
-def learner(lab: Lab, kind: str, split: str) -> nn.Module:
+def learner(lab: Lab, kind: str, split: str, batch_size: int = BATCH) -> nn.Module:
     """One learner.
 
     Args:
         lab: Keeps what is trained.
         kind: Of `KINDS`.
         split: What it learns, such as "train[:50000]".
+        batch_size: Of the networks; not looked at at the smoke scale.
     """
     data, name = samples(lab, split), f"{kind}-{split.translate(_FILE_NAME)}"
     if kind in _NETWORKS:
         build, epochs, after = _NETWORKS[kind]
-        lesson = Halved(data, epochs, rate=1e-2, after=after)
+        lesson = Halved(data, epochs, rate=1e-2, batch_size=batch_size, after=after)
         if lab.scale == "smoke":  # too few steps for the paper's
             lesson = Lesson(data, 3, rate=2e-3, batch_size=10)
+        elif batch_size != BATCH:
+            name = f"{name}-by{batch_size}"
         return taught(lab, name, lambda: build(data.shape, len(data.classes)), lesson)
     if kind == "SVM":
         return fitted(lab, name, LinearSVC(random_state=lab.seed), data)

@@ -9,8 +9,9 @@ from sapper.statistics import spearman
 from sapper.studies._learners_common import KINDS
 from sapper.studies._matrix_common import COLUMNS, IN_THE_TEXT, PUBLISHED
 
-NEAR = 10.0
-"""Points within which a cell counts as reproduced: the paper's learners were trained once, with other libraries."""
+LITTLE, NEAR = 3.0, 10.0
+"""Points within which a cell counts as reproduced, a third of it but from little to near: the paper's learners were trained
+once, with other libraries."""
 LEAST = {"DNN": 49.0, "LR": 94.0}
 """What the paper says of all cells within a technique."""
 SIZES = dict.fromkeys(KINDS, 11.5) | {"DT": 1.05}
@@ -24,7 +25,7 @@ def cells(ours: np.ndarray) -> list[Claim]:
         Claim(
             what=f"{kind} to {column}", where="Figure 3", unit="%", paper=paper, measured=round(measured, 2),
             sure="stated" if (kind, column) in IN_THE_TEXT else "second hand",
-            within=_around(paper, NEAR), note=f"{measured - paper:+.2f} points",
+            within=_like(paper), note=f"{measured - paper:+.2f} points",
         )
         for (kind, column), paper, measured in zip(pairs, PUBLISHED.ravel().tolist(), ours.ravel().tolist(), strict=True)
     ]  # fmt: skip
@@ -39,8 +40,7 @@ def sums(ours: np.ndarray) -> list[Claim]:
     return [
         Claim(what="rank correlation of the 30 cells with the published", where="Figure 3", sure="derived", paper=1.0,
               within=(0.7, 1.0), measured=_correlation(ours)),
-        Claim(what="mean distance of the 30 cells from the published (points)", where="Figure 3", sure="derived", paper=0.0,
-              within=(0, NEAR), measured=round(float(np.abs(ours - PUBLISHED).mean()), 2), unit="%"),
+        far("mean distance of the 30 cells from the published (points)", ours),
         Claim(what="success of others on SVM and DT, the lesser, less that on DNN and kNN, the greater (points)",
               where="text", sure="derived", paper=round(gaps[0], 2), within=(0.1, 100), measured=round(gaps[1], 2),
               unit="%", note="the paper: DNN and kNN are the most resilient"),
@@ -48,6 +48,18 @@ def sums(ours: np.ndarray) -> list[Claim]:
               where="text", sure="derived", paper=round(_lead(PUBLISHED), 2), within=(0.1, 100),
               measured=round(_lead(ours), 2), unit="%", note=f"most from {best[0]} there, from {best[1]} here"),
     ]  # fmt: skip
+
+
+def far(what: str, ours: np.ndarray) -> Claim:
+    """How far a matrix is from the published one."""
+    return Claim(
+        what=what, where="Figure 3", sure="derived", paper=0.0, within=(0, NEAR), measured=distance(ours), unit="%"
+    )
+
+
+def distance(ours: np.ndarray) -> float:
+    """Mean, in points."""
+    return round(float(np.abs(ours - PUBLISHED).mean()), 2)
 
 
 def _correlation(ours: np.ndarray) -> float | None:
@@ -82,7 +94,7 @@ def inside(kind: str, ours: np.ndarray, lead: float) -> Claim:
 
 def near(what: str, paper: float, measured: float, note: str) -> Claim:
     """A cell made otherwise than in the matrix."""
-    return Claim(what=what, where="Figure 3", sure="second hand", paper=paper, within=_around(paper, NEAR), unit="%",
+    return Claim(what=what, where="Figure 3", sure="second hand", paper=paper, within=_like(paper), unit="%",
                  measured=round(measured, 2), note=note)  # fmt: skip
 
 
@@ -95,6 +107,10 @@ def to_the_letter_claims(row: Sequence[float], change: float) -> list[Claim]:
         Claim(what="mean change by DT's algorithm to the letter", where="text", sure="stated", paper=SIZES["DT"],
               within=_around(SIZES["DT"], 0.25 * SIZES["DT"]), measured=round(change, 2), unit="%"),
     ]  # fmt: skip
+
+
+def _like(cell: float) -> tuple[float, float]:
+    return _around(cell, min(NEAR, max(LITTLE, cell / 3)))
 
 
 def _around(value: float, room: float) -> tuple[float, float]:

@@ -76,6 +76,14 @@ def moved(lab: Lab, model: nn.Module, data: Data, attack: str, threat: str) -> B
     return made.x_adv
 
 
+def crossed(
+    lab: Lab, models: Mapping[str, nn.Module], data: Data, threats: Mapping[str, str]
+) -> tuple[dict[str, Batch], np.ndarray]:
+    """What is crafted for each learner, and the matrix in %."""
+    made = {kind: moved(lab, models[kind], data, ATTACKS[kind], threats[kind]) for kind in KINDS}
+    return made, np.array([wrong(models, x_adv, data.y) for x_adv in made.values()])
+
+
 def wrong(models: Mapping[str, nn.Module], x: Batch, y: Labels) -> list[float]:
     """The share of samples in % that each model, and last their ensemble, takes for another class than theirs."""
     given = np.stack([answers(model, x).numpy() for model in models.values()])
