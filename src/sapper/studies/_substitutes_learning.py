@@ -65,8 +65,7 @@ def architectures(lab: Lab) -> Part:
     kind = "DNN" if lab.scale == "paper" else "LR"
     deep = {method: curve(lab, kind, plan(lab, ITS_OWN, NETWORK[1], method, DEEP)) for method in (VANILLA, PERIODIC)}
     base = plan(lab, *NETWORK, RESERVOIR)
-    others = ("lenet", "papernot_substitute", ITS_OWN) if lab.scale == "paper" else (ITS_OWN,)
-    some = {name: curve(lab, kind, replace(base, architecture=name)) for name in (NETWORK[0], *others)}
+    some = {name: curve(lab, kind, replace(base, architecture=name)) for name in (NETWORK[0], ITS_OWN)}
     few = len(deep[VANILLA])
     small = {method: curve(lab, kind, plan(lab, *NETWORK, method))[:few] for method in deep}
     early = {NETWORK[0]: small, ITS_OWN: deep}
@@ -82,9 +81,8 @@ def architectures(lab: Lab) -> Part:
             RESERVOIR: some[ITS_OWN][-1].match if kind == "DNN" else None}  # fmt: skip
     return Part(
         title="Which network learns",
-        text=f"Substitutes of the {kind}: two small convolutions (`wong_kolter`), LeNet, the network of the later paper on "
-        "black boxes (`papernot_substitute`) and this paper's own (`papernot`), which is what the oracle is. The doubling "
-        f"thefts of the last have {few - 1} rounds.",
+        text=f"Substitutes of the {kind}: the small network (`{NETWORK[0]}`), and the paper's own (`{ITS_OWN}`), which is "
+        f"what the oracle is; its doubling thefts have {few - 1} rounds.",
         claims=[
             *(percent(f"substitute like its oracle, {method}: label match", where, "stated", value, ends[method],
                       (round(value - WITHIN, 2), round(value + WITHIN, 2)), "" if method == RESERVOIR else note)
