@@ -27,8 +27,12 @@ ROUNDS, PERIOD, SIGMA, KAPPA, STEP = 9, 3, 3, 400, 0.1
 FEW, FULL = 7, ("DNN", "SVM")
 """Rounds of the doubling thefts into networks, which learn for long, but for these oracles."""
 VANILLA, PERIODIC, RESERVOIR = METHODS = ("vanilla", "periodic step", "periodic step and reservoir")
-SMALL, LARGE = ("LR", "DT"), KINDS
+SMALL, LARGE = ("LR",), KINDS
 """The oracles of the two scales."""
+NETWORK, REGRESSION, MACHINE = ("wong_kolter", 10), ("softmax", 15), ("svm", 15)
+"""Substitutes, and for how many epochs each round's learns; the paper's numbers."""
+ITS_OWN = "papernot"
+"""The paper's network."""
 UNBOUNDED = (-1.0, 2.0)
 """Wider than nine steps of 0.1 can lead out of the pictures' range: as if there were no bounds."""
 
@@ -59,6 +63,7 @@ class Point(msgspec.Struct, frozen=True):
 
 
 Curve = list[Point]
+Row = list[str | float | int | None]
 Curves = dict[tuple[str, str], Curve]
 """By method and oracle."""
 
@@ -173,7 +178,7 @@ def beside(substitute: str, found: Curves) -> Table:
     )
 
 
-def _rows(substitute: str, found: Curves, method: str) -> list[list[str | float | int | None]]:
+def _rows(substitute: str, found: Curves, method: str) -> list[Row]:
     curves = {kind: found.get((method, kind), []) for kind in KINDS}
     stated = STATED[substitute, method]
     published = (
@@ -207,6 +212,10 @@ def drawn(lab: Lab, file: str, what: str, found: Mapping[str, Curve]) -> Figure:
     series = {name: (np.arange(len(points), dtype=float), _percents(points)) for name, points in found.items()}
     chart = lines(series, title=what, x_title="round (rho)", y_title="label match in %", y_range=(0, 100), markers=True)
     return lab.figure(file, chart, f"Share of the test samples on which substitute and oracle agree: {what}")
+
+
+def in_percent(share: float) -> float:
+    return round(100 * share, 2)
 
 
 def _percents(points: Curve) -> np.ndarray:

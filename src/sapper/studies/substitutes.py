@@ -21,8 +21,11 @@ from sapper.studies._substitutes_common import (
     FEW,
     FULL,
     KAPPA,
+    MACHINE,
+    NETWORK,
     PERIOD,
     PERIODIC,
+    REGRESSION,
     RESERVOIR,
     ROUNDS,
     SIGMA,
@@ -32,6 +35,7 @@ from sapper.studies._substitutes_common import (
     VANILLA,
     Curve,
     Curves,
+    Row,
     beside,
     cells,
     curve,
@@ -39,21 +43,17 @@ from sapper.studies._substitutes_common import (
     difference,
     drawn,
     figures,
+    in_percent,
     match,
     oracles,
     plan,
 )
+from sapper.studies._substitutes_learning import architectures, training
 from sapper.studies._theft_common import SEEDS
 from sapper.study import Study
 from sapper.substitute import PAPERS
 
-NETWORK, REGRESSION, MACHINE = ("wong_kolter", 10), ("softmax", 15), ("svm", 15)
-"""Substitutes, and for how many epochs each round's learns; the paper's numbers."""
-ITS_OWN = "papernot"
-"""The paper's network."""
 SIDE = 28
-
-Row = list[str | float | int | None]
 
 
 class SubstitutesStudy(
@@ -76,6 +76,7 @@ class SubstitutesStudy(
             ("training", training),
             ("networks", networks),
             ("bounds", bounds),
+            ("architectures", architectures),
         )
 
 
@@ -152,7 +153,7 @@ def _told(lab: Lab, found: Curves) -> str:
         f"momentum 0.9. The best of all substitutes agrees with its oracle, the {best[1]}, on {100 * top:.1f} % of the test "
         f"samples ({best[0]})."
         if lab.scale == "paper"
-        else "A short theft of two oracles."
+        else "A short theft of one oracle."
     )
 
 
@@ -176,39 +177,9 @@ def machines(lab: Lab) -> Part:
               for kind in ("DNN", "LR")),
         ],
         tables=[Table(title="label match after the last round in %", columns=["step", *kinds],
-                      rows=[[name, *(_percent(found[name, kind][-1].match) for kind in kinds)] for name in ways])],
+                      rows=[[name, *(in_percent(found[name, kind][-1].match) for kind in kinds)] for name in ways])],
         figures=[drawn(lab, f"machines-{number}.svg", f"SVM substitutes, {name}", {kind: found[name, kind] for kind in kinds})
                  for number, name in enumerate(ways, 1)],
-    )  # fmt: skip
-
-
-def training(lab: Lab) -> Part:
-    """What label match owes to how the substitute learns."""
-    kind = "DNN" if lab.scale == "paper" else "LR"
-    base = plan(lab, *NETWORK, RESERVOIR)
-    ways = {
-        "small network, batches of 32": base,
-        "small network, batches of 100": replace(base, batch_size=100),
-        "small network, batches of 10": replace(base, batch_size=10),
-        "the paper's network": replace(base, architecture=ITS_OWN),
-        "softmax regression": plan(lab, *REGRESSION, RESERVOIR),
-        "small network, the seeds alone": replace(base, rounds=0, batch_size=10, epochs=100),
-    }
-    found = {name: curve(lab, kind, how) for name, how in ways.items()}
-    own, mine = found["the paper's network"][-1].match, found["small network, batches of 32"][-1].match
-    return Part(
-        title="How the substitute learns",
-        text=f"Of the {kind}, periodic steps and reservoir sampling if nothing else is said. A batch of 32 or 100 leaves few "
-        "steps to the first rounds, whose Jacobians then say little. The last line learns the seeds alone, for a hundred "
-        "epochs: what the questions about new inputs are worth is measured against it.",
-        claims=[
-            Claim(what="the paper's network as a substitute less the small one (points)", where="section 4", sure="derived",
-                  measured=round(100 * (own - mine), 2), unit="%"),
-        ],
-        tables=[Table(title=f"label match with the {kind} in %", columns=["substitute", "questions", "first", "last", "best"],
-                      rows=[[name, points[-1].questions, *_ends(points)] for name, points in found.items()])],
-        figures=[drawn(lab, "training.svg", f"substitutes of the {kind}",
-                       {name: points for name, points in found.items() if len(points) > 1})],
     )  # fmt: skip
 
 
@@ -232,7 +203,7 @@ def bounds(lab: Lab) -> Part:
             found = {(method, kind): _theft(lab, kind, what, method, free) for method in (VANILLA, PERIODIC)}
             unbound[substitute] |= found if free else {}
             before, after = (points[-1].match for points in found.values())
-            rows.append([substitute, kind, name, *map(_percent, (before, after, after - before))])
+            rows.append([substitute, kind, name, *map(in_percent, (before, after, after - before))])
     return Part(
         title="Bounds",
         text="The paper's formula has no bounds; an endpoint that takes pictures has. Steps that are cut off at black and "
@@ -256,11 +227,3 @@ def _theft(lab: Lab, kind: str, what: tuple[str, int], method: str, free: bool) 
 def _room(step: float) -> tuple[float, float]:
     """So wide that no number of steps leads out."""
     return -step * (ROUNDS + 1), 1 + step * (ROUNDS + 1)
-
-
-def _ends(points: Curve) -> tuple[float, float, float]:
-    return _percent(points[0].match), _percent(points[-1].match), _percent(max(point.match for point in points))
-
-
-def _percent(share: float) -> float:
-    return round(100 * share, 2)
