@@ -291,8 +291,8 @@ def _largest(groups: list[list[_Trial]], probes: list[Probe]) -> Finding | None:
 def _more(probes: list[Probe]) -> Finding | None:
     return _worst(
         "more steps", [_fell(p) for p in probes if p.name == "more steps"],
-        "under a budget the audit has attacked all cases so as well, and its worst case counts; still, audit with more steps "
-        "and restarts until the figures stay",
+        "where the results name that attack the audit has tried it on all cases, and its worst case counts; still, audit "
+        "with more steps and restarts until the figures stay",
     )  # fmt: skip
 
 

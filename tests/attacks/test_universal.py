@@ -159,6 +159,8 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         sapper.craft(
             linear(torch.ones(2, 5)), torch.rand(3, 5), torch.zeros(3).long(), attack=attack, threat="linf:0.2"
         )
+    with pytest.raises(UsageError, match="was learned in linf"):
+        sapper.craft(MODEL, TEST, predict(MODEL, TEST), attack=learned(), threat="l2:0.6")
     with pytest.raises(UsageError, match="values from"):
         sapper.craft(MODEL, TEST, y, attack=attack, threat="linf:0.2", bounds=(0.0, 255.0))
     with pytest.raises(UsageError, match="no such file"):

@@ -80,6 +80,10 @@ class Universal(Attack, norms={2, math.inf}, paper=PAPER):
             return
         if learned.change.shape != torch.Size(shape):
             raise UsageError(f"{self} is for samples of {tuple(learned.change.shape)}, these are {tuple(shape)}.")
+        if (norm := learned.threat.partition(":")[0]) != str(threat).partition(":")[0]:
+            raise UsageError(
+                f"{self} was learned in {norm}, where the ball is another than that of {threat}: learn it anew."
+            )
         if learned.bounds != (threat.lower, threat.upper):
             raise UsageError(
                 f"{self} is for values from {learned.bounds}, these are from {threat.lower, threat.upper}."
