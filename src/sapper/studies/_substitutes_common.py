@@ -143,7 +143,7 @@ def curves(lab: Lab, architecture: str, epochs: int, full: tuple[str, ...] = KIN
 def match(found: Curves, method: str, kind: str) -> float | None:
     """Of the last round; None where the scale leaves the oracle or that round out."""
     points = found.get((method, kind), [])
-    longest = max(len(others) for others in found.values())
+    longest = max((len(others) for others in found.values()), default=0)
     return points[-1].match if len(points) == longest else None
 
 
