@@ -144,7 +144,7 @@ def match(found: Curves, method: str, kind: str) -> float | None:
     """Of the last round; None where the scale leaves the oracle or that round out."""
     points = found.get((method, kind), [])
     longest = max((len(others) for others in found.values()), default=0)
-    return points[-1].match if len(points) == longest else None
+    return points[-1].match if points and len(points) == longest else None
 
 
 def difference(
