@@ -62,7 +62,7 @@ class SubstitutesStudy(
     title="Substitutes: copying a model that only answers",
     reproduces="section 4: label match of DNN, LR and SVM substitutes of five oracles, periodic steps, reservoir sampling, "
     "and the arithmetic of questions",
-    takes={"smoke": "ten seconds", "paper": "about half an hour on one core"},
+    takes={"smoke": "under half a minute", "paper": "about an hour on one core"},
     data="mnist",
     shape=(1, SIDE, SIDE),
 ):
