@@ -42,6 +42,20 @@ def test_the_budget_is_kept_to_the_row_and_more_of_it_goes_on(tmp_path: Path) ->
         assert_same_run(run, free)
 
 
+def test_a_search_for_the_nearest_that_the_budget_cut_goes_on_with_more_of_it(tmp_path: Path) -> None:
+    """What it had found by then is not the nearest yet."""
+    run, free = tmp_path / "run", tmp_path / "free"
+    words = ("--limit", "3", "--attack", "boundary:steps=60", "--threat", "l2:min", "--no-doctor", "--out")
+    with serving() as served:
+        url = f"{served.url}/invocations"
+        audit(url, *words, run, "--budget", "120")
+        assert queries(run)["is_spent"]
+        audit(url, *words, run, "--budget", "10000")
+        audit(url, *words, free)
+        assert rows(run)["found"].all()
+        assert_same_run(run, free)
+
+
 def test_a_budget_counts_a_row_once_however_often_it_is_sent(tmp_path: Path) -> None:
     refused: list[int] = []
 

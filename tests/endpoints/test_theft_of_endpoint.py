@@ -14,6 +14,7 @@ def test_a_substitute_is_stolen_within_the_budget_and_what_fools_it_fools_the_en
         answer = ask(*words)
         assert answer.code == 0, answer.err
         assert served.total == max(served.rows.values()) * len(served.rows) <= 300
+        assert len(log.read_table(theft / "queries.parquet")) == served.total
         asked = served.total
         assert ask(*words).code == 0
         assert served.total == asked  # done is done
@@ -21,3 +22,14 @@ def test_a_substitute_is_stolen_within_the_budget_and_what_fools_it_fools_the_en
         assert log.read_summary(run).clean_accuracy > 0.8
         assert rows(run)["found"].mean() > 0.5
         assert served.total <= asked + 40 + 40  # a question for each clean sample, one for each submitted
+
+
+def test_the_budget_holds_also_for_the_first_questions_which_are_of_the_theft(tmp_path: Path) -> None:
+    """Rounded, and of fewer seeds than rows are asked about to see what the answers are."""
+    with serving() as served:
+        url, words = f"{served.url}/v2/models/digits", ("--architecture", "softmax", "--budget", "6", "--rate", "5000")
+        answer = ask(
+            "steal", url, "--seed-data", "digits", *words, "--seeds", "5", "--quantize", "2", "--out", tmp_path / "t"
+        )
+        assert answer.code == 0, answer.err
+        assert served.total <= 6
