@@ -3,10 +3,14 @@ import math
 import pytest
 import torch
 
+import sapper
 from sapper.boundary_normal import Probes, Rounds, directions
 from sapper.errors import UsageError
 from sapper.threat import Threat
-from toys import case_of
+from toys import case_of, network, predict, samples
+
+METHODS = pytest.mark.parametrize("method", ["geoda", "hop_skip_jump"])
+"""That go by the normal."""
 
 
 def test_the_normal_of_a_plane_is_found() -> None:
@@ -74,3 +78,20 @@ def test_numbers_that_make_no_sense_are_refused() -> None:
     for wrong in (Rounds(0, 50, 0.01, 0.5), Rounds(9, 0, 0.01, 0.5), Rounds(9, 9, 0.0, 0.5), Rounds(9, 9, 0.01, 1.5)):
         with pytest.raises(UsageError):
             wrong.check()
+
+
+@METHODS
+def test_a_target_is_reached(method: str) -> None:
+    model = network()
+    x, _ = samples(model, rows=20)
+    y = predict(model, x)
+    for threat in ("l2:min", "linf:min"):
+        result = sapper.craft(model, x, y, attack=f"{method}:steps=150", threat=threat, targets=(y + 1) % 4)
+        assert int(result.found.sum()) >= 15
+
+
+@METHODS
+def test_an_image_is_probed_smoothly(method: str) -> None:
+    model, x = network((1, 16, 16)), samples(network((1, 16, 16)), rows=3, shape=(1, 16, 16))[0]
+    result = sapper.craft(model, x, predict(model, x), attack=f"{method}:steps=150", threat="l2:min")
+    assert result.found.all()

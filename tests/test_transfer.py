@@ -21,6 +21,7 @@ from sapper.threat import Threat
 from toys import linear, network, samples
 
 SHORT = ("--limit", "40", "--seed", "3")
+TWO_BUDGETS = (*SHORT, "--threat", "linf:0.1", "--threat", "linf:0.3", "--attack", "mifgsm")
 
 
 class Counting(nn.Module):
@@ -124,20 +125,7 @@ def stolen(endpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def run(endpoint: Path, stolen: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("via") / "run"
-    audit(
-        endpoint,
-        "--via",
-        stolen,
-        *SHORT,
-        "--threat",
-        "linf:0.1",
-        "--threat",
-        "linf:0.3",
-        "--attack",
-        "mifgsm",
-        "--out",
-        out,
-    )
+    audit(endpoint, "--via", stolen, *TWO_BUDGETS, "--out", out)
     return out
 
 
@@ -256,19 +244,7 @@ def test_what_does_not_go_with_a_substitute_is_refused(endpoint: Path, stolen: P
 
 def test_a_stopped_transfer_goes_on_with_the_same_rows(endpoint: Path, stolen: Path, run: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    words = (
-        "--via",
-        stolen,
-        *SHORT,
-        "--threat",
-        "linf:0.1",
-        "--threat",
-        "linf:0.3",
-        "--attack",
-        "mifgsm",
-        "--out",
-        out,
-    )
+    words = ("--via", stolen, *TWO_BUDGETS, "--out", out)
     audit(endpoint, *words)
     shards(out)[1].unlink()
     (out / "summary.json").unlink()

@@ -86,21 +86,6 @@ def test_a_normal_that_leads_nowhere_is_given_up() -> None:
     pytest.fail("still going")
 
 
-def test_a_target_is_reached() -> None:
-    model = network()
-    x, _ = samples(model, rows=20)
-    y = predict(model, x)
-    for threat in ("l2:min", "linf:min"):
-        result = sapper.craft(model, x, y, attack="geoda:steps=150", threat=threat, targets=(y + 1) % 4)
-        assert int(result.found.sum()) >= 15
-
-
-def test_an_image_is_probed_smoothly() -> None:
-    model, x = network((1, 16, 16)), samples(network((1, 16, 16)), rows=3, shape=(1, 16, 16))[0]
-    result = sapper.craft(model, x, predict(model, x), attack="geoda:steps=150", threat="l2:min")
-    assert result.found.all()
-
-
 def test_options_that_make_no_sense_are_refused() -> None:
     for option in ({"steps": 0}, {"first_probes": 0}, {"radius": 0.0}, {"frequencies": 2.0}, {"memory": 1.1}):
         with pytest.raises(UsageError, match=next(iter(option))):
