@@ -30,13 +30,26 @@ def test_on_a_linear_model_it_comes_within_two_percent_of_the_exact_distance(fea
     assert ratio.median() <= 1.02
 
 
+@pytest.mark.parametrize("scale", [0.01, 1.0, 100.0])
+def test_it_comes_as_near_whatever_the_scale_of_the_logits(scale: float) -> None:
+    """Of logits well below 1 the bare cross-entropy pushes away from all other classes."""
+    model = random_linear(features=50, classes=10, seed=1)
+    x = drawn(20, 50)
+    y, exact = predict(model, x), exact_of(model)
+    for parameter in model.parameters():
+        parameter.data *= scale
+    result = sapper.craft(model, x, y, attack="lbfgs", threat="l2:min", bounds=WIDE)
+    assert result.found.all()
+    assert (result.distance / exact.distance(x, y, MIN)).median() <= 1.005
+
+
 def test_one_attempt_ends_at_the_minimum_of_distance_and_cross_entropy_in_the_box() -> None:
     """By the conditions of optimality there: no gradient but at the bounds, where it points out of the box."""
     model = network(dtype=torch.float64)
     x, y = samples(model, rows=10)
     target = (y + 1) % 4
     case, oracle = case_of(x, MIN, target_of(y, target)), TorchOracle(model)
-    attack = LBFGS(steps=60, search_steps=2, constant=3.0, abort_early=False)
+    attack = LBFGS(steps=60, search_steps=2, constant=3.0, abort_early=False, loss="cross_entropy")
     state = attack.start(case, oracle)
     for _ in range(59):
         state = attack.step(case, oracle, state)

@@ -9,11 +9,14 @@ one backward pass: a trial that is no way down is halved at the next step. Wheth
 ends (Hager and Zhang 2005, Eq. 4), as in the value of a cross-entropy a small change is lost in rounding. The constant
 weighs it in units of its first gradient (`constant_search`).
 
-Where a model thinks all classes about as likely, the cross-entropy of one pushes away from all others rather than from the
-likeliest: on linear models with logits well below 1 the nearest success is a tenth (3 classes) to a half (10) too far.
+The cross-entropy is that of logits multiplied so that the sample's have a range of 30; `loss=cross_entropy` takes them as
+they are, as the paper does. Where a model thinks all classes about as likely, that pushes away from all others rather than
+towards the one: on linear models with logits well below 1 the nearest success is then 6 % (3 classes) to 29 % (10) too far,
+where the default's is within 0.2 %; on the robust MNIST network (40 samples) the median is 2.43 instead of 2.33.
 """
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 
@@ -38,6 +41,8 @@ _DOWN = 1e-4
 """The least share of the descent that the slope promises (Armijo)."""
 _CURVATURE = 2.0
 """The second derivative of the squared distance."""
+_RANGE = 30.0
+"""Of the logits: enough to tell a likely class from the likeliest, too little for a gradient of 0."""
 _AT_BORDER = 4.0
 """Of two classes, the constant whose minimum lies at the border over its distance: there the cross-entropy's gradient is
 half its unit."""
@@ -52,6 +57,8 @@ class Searching(State):
     length: Scalars
     """Of the trial, as a share of the direction."""
     memory: Memory
+    scale: Scalars
+    """What the logits are multiplied by."""
     search: ConstantSearch
 
 
@@ -67,6 +74,8 @@ class LBFGS(Attack, norms={2}, paper=PAPER, minimal=True):
     """Steps remembered."""
     constant: float = 1.0
     """The first constant. Under a budget no less than four times that, with which a linear model's minimum lies there."""
+    loss: Literal["scaled", "cross_entropy"] = "scaled"
+    """What to lower; scaled: the cross-entropy of logits multiplied so that the sample's have a range of 30."""
     abort_early: bool = True
     """End an attempt that has lowered its objective by less than a hundredth in a fortieth of its steps, 10 at least."""
 
@@ -82,12 +91,13 @@ class LBFGS(Attack, norms={2}, paper=PAPER, minimal=True):
         search, still = ConstantSearch.begun(max(self.constant, least), case.x), torch.zeros_like(case.x.flatten(1))
         return Searching(
             x_adv=case.x, change=still, gradient=still, reached=search.succeeded, length=search.slope,
-            memory=Memory.none(still, self.memory), search=search, done=search.succeeded,
+            memory=Memory.none(still, self.memory), scale=search.slope, search=search, done=search.succeeded,
         )  # fmt: skip
 
     def step(self, case: Case, oracle: GradientOracle, state: Searching) -> Searching:
         logits, pull = oracle.vjp(state.x_adv)
-        loss, cotangent = _cross_entropy(case, logits)
+        scale = torch.where(case.age == 0, self._scale(logits), state.scale)
+        loss, cotangent = _cross_entropy(case, logits * scale[:, None])
         push = pull(cotangent).flatten(1) * case.threat.unit
         certainty = nonzero(cotangent.abs().sum(1) / 2)
         search = state.search.seeing(push / certainty[:, None], p=2)
@@ -113,9 +123,14 @@ class LBFGS(Attack, norms={2}, paper=PAPER, minimal=True):
         search, over = at_its_end.after(objective, reached, self.steps, abort_early=self.abort_early)
         return Searching(
             x_adv=case.x.where(per_row(over, x_adv), x_adv), change=change.masked_fill(over[:, None], 0),
-            gradient=gradient, reached=reached, length=length, memory=memory, search=search,
+            gradient=gradient, reached=reached, length=length, memory=memory, scale=scale, search=search,
             done=search.attempts >= self.search_steps,
         )  # fmt: skip
+
+    def _scale(self, logits: Logits) -> Scalars:
+        if self.loss == "cross_entropy":
+            return torch.ones_like(logits[:, 0])
+        return _RANGE / nonzero(logits.amax(1) - logits.amin(1))
 
     def _trial(self, case: Case, change: Flat, gradient: Flat, length: Scalars, memory: Memory) -> Batch:
         """Along the direction and into the box; features at its bounds move only inwards."""

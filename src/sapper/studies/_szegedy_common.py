@@ -103,7 +103,7 @@ def networks(lab: Lab) -> dict[str, nn.Module]:
 
 
 def attack(lab: Lab) -> str:
-    return "lbfgs" if lab.scale == "paper" else "lbfgs:steps=15,search_steps=3"
+    return "lbfgs:loss=cross_entropy" if lab.scale == "paper" else "lbfgs:loss=cross_entropy,steps=15,search_steps=3"
 
 
 def distorted(lab: Lab, module: nn.Module, data: Data) -> Distorted:

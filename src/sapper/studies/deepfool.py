@@ -68,7 +68,7 @@ EXPLAINED = {
 
 
 def searched(lab: Lab) -> str:
-    return "lbfgs" if lab.scale == "paper" else "lbfgs:steps=15,search_steps=3"
+    return "lbfgs:loss=cross_entropy" if lab.scale == "paper" else "lbfgs:loss=cross_entropy,steps=15,search_steps=3"
 
 
 def distances(lab: Lab) -> Part:
