@@ -3,6 +3,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
 import sapper
 from sapper import catalogue
@@ -28,6 +29,29 @@ def test_on_a_linear_model_it_comes_within_five_percent_of_the_exact_distance(fe
     ratio = result.distance / exact_of(model).distance(x, y, MIN)
     assert (ratio >= 1 - 1e-5).all()
     assert ratio.median() <= 1.05
+
+
+def test_where_the_box_cuts_changes_off_it_comes_within_five_percent_too() -> None:
+    model = random_linear(features=100, seed=3)
+    model[1].bias.data[0] += 40.0  # the nearest border takes several features all the way to a bound
+    x = drawn(60, 100)
+    x = x[predict(model, x) == 0][:20]
+    result = sapper.craft(model, x, torch.zeros(len(x), dtype=torch.int64), attack="ead", threat="l1:min")
+    assert result.found.all()
+    assert ((result.x_adv == 0) | (result.x_adv == 1)).sum(1).median() >= 10
+    ratio = result.distance / boxed_distance(model[1].weight.detach(), model[1].bias.detach(), x)
+    assert (ratio >= 1 - 1e-5).all()
+    assert ratio.median() <= 1.05
+
+
+def boxed_distance(weight: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """From class 0: the steepest features go to their bounds, one after the other."""
+    slope = weight[1:] - weight[0]
+    lead = -(x @ slope.T + bias[1:] - bias[0])[:, :, None]
+    steep, order = slope.abs().sort(1, descending=True)
+    room = torch.where(slope > 0, (1 - x)[:, None], x[:, None]).gather(2, order.expand(len(x), -1, -1))
+    gained = (steep * room).cumsum(2) - steep * room
+    return ((lead - gained) / steep).clamp_min(0).minimum(room).sum(2).amin(1)
 
 
 def test_the_more_l1_the_fewer_features_change_and_with_some_the_smaller_is_their_sum() -> None:

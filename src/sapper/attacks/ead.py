@@ -57,9 +57,10 @@ class EAD(Attack, norms={1}, paper=PAPER, minimal=True):
     """Constants tried."""
     step_size: float = 0.01
     """The first step, as a factor of the gradient (the paper's alpha); it falls with the root of the steps left."""
-    beta: float = 0.01
+    beta: float = 0.02
     """What a change is drawn towards 0 by at every step; over `step_size` it is the weight of the L1, so the more, the fewer
-    features change. The paper's are 0.001 to 0.1."""
+    features change. The paper's are 0.001 to 0.1; on linear models more came nearer to the exact distance, on the robust
+    MNIST network less."""
     constant: float = 2.0
     """The first constant, as a multiple of the weight of the L1."""
     confidence: float = 0.0
