@@ -17,6 +17,7 @@ from torch.nn import functional
 from sapper import catalogue, doctor, log, preflight, probes, run
 from sapper.data.loading import load_data
 from sapper.models.model import Model
+from sapper.oracle import TorchOracle
 from sapper.spec import Spec
 from sapper.threat import Threat
 
@@ -498,11 +499,30 @@ def test_a_weak_attack_is_not_misled_where_the_others_break_all_that_it_left(tmp
 
 def test_every_success_of_a_probe_counts_in_the_worst_case_unless_it_may_be_luck(tmp_path: Path) -> None:
     audited(net(), tmp_path)
-    work: list[probes.Job] = [(catalogue.attack("pgd"), Threat.parse("linf:0.1"), "pgd.linf-0.1")]
-    gained = [log.Probe("more steps", "linf:0.1", "pgd", 16, 1)]
-    assert [str(attack) for attack, _ in probes.longer(tmp_path, work, gained, calls=1)] == ["pgd:steps=160 and 2*pgd"]
-    assert probes.longer(tmp_path, work, gained, calls=8) == []
-    assert probes.longer(tmp_path, work, [log.Probe("more steps", "linf:0.1", "pgd", 16, 0)], calls=1) == []
+    oracle = TorchOracle(net())
+    once, often = (probes.View(oracle, oracle, calls=calls, lead=0.0, size=64) for calls in (1, 8))
+
+    def again(probe: str, broken: int, view: probes.View = once, of: str = "pgd") -> list[str]:
+        work: list[probes.Job] = [(catalogue.attack(of), Threat.parse("linf:0.1"), "pgd.linf-0.1")]
+        told = [log.Probe(probe, "linf:0.1", "it", 16, broken)]
+        return [str(attack) for attack, _ in probes.again(tmp_path, work, told, view)]
+
+    assert again("more steps", 1) == ["pgd:steps=160 and 2*pgd"]
+    assert again("more steps", 1, often) == []
+    assert again("more steps", 0) == []
+    assert again("square", 8) == ["square:steps=300"]
+    assert again("square", 8, of="square:steps=300") == []
+    assert again("square", 1) == []
+    assert again("random noise", 8) == []
+
+
+def test_what_only_attacks_without_gradients_break_is_attacked_so_throughout(tmp_path: Path) -> None:
+    """Rounding hides the gradient of every second sample; the run itself follows it alone."""
+    findings = audited(net(before=lambda x: (8 * x).round() / 8), tmp_path, attacks=("pgd",), threats=("linf:0.25",))
+    summary = log.read_summary(tmp_path)
+    assert "attacks without gradients" in ill(findings)
+    assert [result.attack for result in summary.results][-1] == "square:steps=300"
+    assert summary.worst_case[0].robust_accuracy <= summary.results[-1].robust_accuracy
 
 
 def test_with_a_limit_on_questions_nobody_says_that_calls_were_averaged(tmp_path: Path) -> None:

@@ -217,12 +217,12 @@ def _loss(groups: list[list[_Trial]]) -> Finding | None:
     if all(t.cases["best_margin"].is_null().all() for group in groups for t in group):
         return None
     counted = []
-    for group in groups:
+    for group in ([t for t in group if t.has_gradients] or group for group in groups):
         asked = reduce(lambda a, b: a + b, (t.cases["forwards"].fill_null(0) for t in group))
         held = _held(group) & (asked > 2 * len(group))  # who asks of the sample and one candidate cannot get nearer
         counted.append((group, int((held & _every(group, _stuck)).sum()), int(held.sum())))
     texts = [
-        f"under {group[0].threat} no attack came nearer to its goal in {count} of {of} cases that held"
+        f"under {group[0].threat} {_names(group)} came no nearer to the goal in {count} of {of} cases that held"
         for group, count, of in counted
         if count > _CLEAR * of
     ]
@@ -303,8 +303,8 @@ def _gradient_free(groups: list[list[_Trial]], probes: list[Probe]) -> Finding |
     told += [one for group in groups if group[0].threat not in probed for one in _overtaken(group, hasty=False)]
     worst = _worst(
         name, told,
-        "the gradients mislead the attacks that follow them: believe the worst case only, and give the attacks without "
-        "gradients more queries",
+        "the gradients mislead the attacks that follow them: believe the worst case only (where the results name square, the "
+        "audit has tried it on all cases), and give the attacks without gradients more queries",
     )  # fmt: skip
     hasty = [one for group in groups if group[0].threat not in probed for one in _overtaken(group, hasty=True)]
     texts = [f"{text}, and had fewer than {_LOOKS} gradients to go by" for text, _, count in hasty if count]

@@ -1,7 +1,8 @@
 """Short experiments on cases that held, which tell whether the attacks failed or the model is robust.
 
 At most 64 cases a threat, fewer where that would cost more than a fifth of the threat's own attacks; those that follow the
-model's gradients only where it gives some. What they give is evidence for the doctor; no case of the run is changed by it.
+model's gradients only where it gives some. What they give is evidence for the doctor; where it says that the run's attacks failed,
+what gained is made on all cases (`again`).
 """
 
 import math
@@ -18,6 +19,7 @@ import torch
 from sapper import catalogue, log, noise
 from sapper.attack import Attack, Cascade, stages
 from sapper.attacks.pgd import PGD
+from sapper.attacks.square import Square
 from sapper.doctor import is_clear
 from sapper.errors import ModelError
 from sapper.models.remote import endpoint_of
@@ -32,7 +34,7 @@ from sapper.threat import Threat
 
 _MOST, _LEAST, _SHARE = 64, 16, 0.2
 _DRAWS = 50  # of random noise
-_QUERIES = 300  # of an attack that needs scores only
+_SQUARE = Square(steps=300)  # which needs scores only
 _TRANSFER_STEPS = 20
 
 Job = tuple[Attack | Cascade, Threat, str]
@@ -70,12 +72,12 @@ class Patients:
     queries: int | None
     stand_in: Callable[[], TorchOracle]
 
-    def attacked(self, attack: Attack | Cascade, threat: Threat, queries: int | None = None) -> Mask | None:
+    def attacked(self, attack: Attack | Cascade, threat: Threat) -> Mask | None:
         """Which fall to an attack; None where the model has no derivative for it."""
         try:
             crafted = craft_cases(
                 self.view.shown, attack, self.x, self.cases.goal, threat, noise.mix(self.cases.key + 1),
-                queries=queries or self.queries, batch_size=self.view.size, judge=self.view.model, lead=self.view.lead,
+                queries=self.queries, batch_size=self.view.size, judge=self.view.model, lead=self.view.lead,
             )  # fmt: skip
         except (ModelError, RuntimeError):
             return None
@@ -118,18 +120,24 @@ def probe(
     return found
 
 
-def longer(run: Path, work: list[Job], probes: list[log.Probe], calls: int) -> list[tuple[Cascade, Threat]]:
-    """The attacks that a probe gave more time to, where that gained: under which budgets to attack all cases so.
+def again(run: Path, work: list[Job], probes: list[log.Probe], view: View) -> list[tuple[Attack | Cascade, Threat]]:
+    """Attacks of probes that gained, and under which budgets: they are to be made on all cases.
 
-    A randomised model (of more than one of `calls`) may be fooled by luck: it must have gained clearly.
+    Of those that had more time any gain counts, unless the model is randomised and may be fooled by luck; of those that need
+    scores only a clear one, and none where every question is paid for.
     """
-    gained = {p.threat for p in probes if p.name == "more steps" and (is_clear(p) if calls > 1 else p.broken)}
-    found = []
-    for threat in dict.fromkeys(threat for _, threat, _ in work if threat.eps is not None and str(threat) in gained):
+    found: list[tuple[Attack | Cascade, Threat]] = []
+    for threat in dict.fromkeys(threat for _, threat, _ in work if threat.eps is not None):
         jobs = [job for job in work if job[1] == threat]
-        tables = [log.read_cases(run, folder) for _, _, folder in jobs]
-        found.append((_harder(_strongest([attack for attack, _, _ in jobs], tables, threat)), threat))
-    return found
+        told = {probe.name: probe for probe in probes if probe.threat == str(threat)}
+        more, square = told.get("more steps"), told.get("square")
+        if more and more.broken and (is_clear(more) or view.calls == 1):
+            tables = [log.read_cases(run, folder) for _, _, folder in jobs]
+            found.append((_harder(_strongest([attack for attack, _, _ in jobs], tables, threat)), threat))
+        if square and is_clear(square) and endpoint_of(view.model.module) is None:
+            found.append((_SQUARE, threat))
+    made = {(str(attack), threat) for attack, threat, _ in work}
+    return [(attack, threat) for attack, threat in found if (str(attack), threat) not in made]
 
 
 def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
@@ -157,9 +165,8 @@ def _probe(patients: Patients, strongest: Attack) -> Iterator[log.Probe]:
     if threat.quantize is not None:
         yield from told("unrounded", str(strongest), patients.attacked(strongest, replace(threat, quantize=None)))
     yield from told("random noise", f"{_DRAWS} draws", _shaken(patients))
-    square = catalogue.attacks().get("square")
-    if square and threat.p in square.norms and catalogue.serves(catalogue.access(square), given):
-        yield from told("square", f"square, {_QUERIES} questions", patients.attacked(square(), threat, _QUERIES))
+    if threat.p in _SQUARE.norms and catalogue.serves(catalogue.access(type(_SQUARE)), given):
+        yield from told("square", str(_SQUARE), patients.attacked(_SQUARE, threat))
     yield from told("surrogate", "pgd on a stand-in", _transferred(patients))
 
 
@@ -185,7 +192,7 @@ def _held(
         return strongest, threat, []
     pool = (held & (tables[0]["label"] == tables[0]["clean_prediction"])).arg_true().to_list()
     spent = sum(int(table["forwards"].sum()) for table in tables)
-    each = _DRAWS + _QUERIES if paid else 6 * strongest.limit(threat.budget(features))
+    each = _DRAWS + _SQUARE.steps if paid else 6 * strongest.limit(threat.budget(features))
     most = min(_MOST, max(0 if paid else _LEAST, int(_SHARE * spent / each)))
     return strongest, threat, [pool[i * len(pool) // most] for i in range(most)] if len(pool) > most else pool
 

@@ -31,7 +31,7 @@ from sapper.models.remote import endpoint_of, write_queries
 from sapper.oracle import TorchOracle, frozen
 from sapper.plan import Job, jobs
 from sapper.preflight import Preflight, clean_inputs, inspect
-from sapper.probes import View, longer, probe
+from sapper.probes import View, again, probe
 from sapper.progress import CaseProgress
 from sapper.remedies import Remedies
 from sapper.rows import Cases
@@ -101,7 +101,7 @@ def audit(
                         endpoint and endpoint.is_spent
                     ):  # else what a probe did not find may be for lack of answers
                         log.write_json(run / "doctor.json", probes)
-                more = [Job(attack, threat) for attack, threat in longer(run, plain, log.read_probes(run), view.calls)]
+                more = [Job(attack, threat) for attack, threat in again(run, plain, log.read_probes(run), view)]
                 for job in more:
                     _run_job(run, job, view, x, cases, before, spec, progress)
                 work += more
