@@ -226,6 +226,13 @@ def test_a_success_outside_the_budget_is_no_success_and_what_returns_is_legal() 
     assert float(result.x_adv) == pytest.approx(0.4)
 
 
+def test_a_last_candidate_beyond_the_budget_is_asked_about_as_it_is_returned() -> None:
+    x, y = torch.tensor([[0.3]]), torch.tensor([0])
+    result = sapper.craft(ABOVE_HALF, x, y, attack=Visits(places=(0.3, 0.9)), threat="linf:0.3")
+    assert float(result.x_adv) == pytest.approx(0.6)
+    assert result.found.all()
+
+
 def test_candidates_that_are_no_numbers_do_no_harm() -> None:
     x, y = torch.tensor([[0.1], [0.2]]), torch.tensor([0, 0])
     result = sapper.craft(ABOVE_HALF, x, y, attack=Visits(places=(math.nan, 0.2)), threat="linf:0.3")

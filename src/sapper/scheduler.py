@@ -279,10 +279,11 @@ def _leaving(limit: int, case: Case, state: State, ledger: Ledger) -> Mask:
 
 
 def _look_at_last(case: Case, candidate: Batch, ledger: Ledger) -> None:
-    """Asks about candidates that no step is left to ask about."""
+    """Asks about candidates that no step is left to ask about, moved into the budget, as they are returned so."""
     still = ~ledger.closed(case)
     if bool(still.any()):
-        ledger.door(take(case, still)).logits(candidate[still])
+        left = take(case, still)
+        ledger.door(left).logits(case.threat.project(candidate[still], left.x))
 
 
 def _judge(oracle: GradientOracle, case: Case, ledger: Ledger, size: int, *, transfer: bool = False) -> Crafted:
