@@ -8,12 +8,13 @@ import platform
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import budgets
 import labels
 import minimal
 import networks
@@ -30,13 +31,13 @@ from torch import nn
 from sapper.data.loading import load_data
 
 HERE = Path(__file__).parent
-CASES = ("jsma", "pgd", "pgd-robust", "sizes", "memory", "minimal", "minimal-robust", "autoattack", "autoattack-robust",
+CASES = ("jsma", "pgd", "pgd-robust", "sizes", "memory", "minimal", "minimal-robust", "budgets", "budgets-robust",
          "scores", "labels")  # fmt: skip
 FROM_FOLDER = {
     "pgd-robust": "robust_models",
     "memory": "imagenet",
     "minimal-robust": "robust_models",
-    "autoattack-robust": "robust_models",
+    "budgets-robust": "robust_models",
 }
 """What a case needs of $SAPPER_DATA; MNIST is downloaded where it is not there."""
 
@@ -57,15 +58,17 @@ class Scale:
     minimal_steps: int | None = None
     """None: as many as each race says."""
     label_images: int = 20
-    autoattack_steps: int = 100
+    budget_steps: int | None = None
+    """None: as many as each race says."""
     score_images: int = 20
     score_queries: int | None = None
     """None: as many as each race says."""
 
 
 FULL = Scale(rounds=3, jsma_images=(10, 50, 200), pgd_images=1000, pgd_steps=40, photo_threat="l0:1%")
+_IMAGES = ("pgd_images", "minimal_images", "label_images", "score_images")
 SMOKE = Scale(rounds=1, jsma_images=(1, 2, 4), pgd_images=64, pgd_steps=5, photo_threat="l0:10", sizes=((1, 28),),
-              minimal_images=4, minimal_steps=10, label_images=1, autoattack_steps=2, score_images=2,
+              minimal_images=4, minimal_steps=10, label_images=1, budget_steps=10, score_images=2,
               score_queries=600)  # fmt: skip
 
 
@@ -84,6 +87,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(arguments)
     console = Console()
     scale = SMOKE if options.smoke else FULL
+    if options.samples:
+        scale = replace(scale, **dict.fromkeys(_IMAGES, options.samples))
     where = environment()
     stem = "-".join(["smoke" if options.smoke else "benchmark", *(options.case or [])])
     outcomes, paths = [], []
@@ -103,9 +108,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", action="append", choices=CASES, help="may be given again; default: all")
+    parser.add_argument("--samples", type=int, help="images, but for JSMA; default: 20 to 1000, as a case says")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, under a minute: does it run?")
     parser.add_argument(
-        "--race", action="append", help="of the minimal cases, scores and labels only these, such as DDN"
+        "--race", action="append", help="of the minimal and budget cases, scores and labels only these, such as DDN"
     )
     parser.add_argument("--lenet", type=Path, default=HERE / ".cache/lenet-mnist", help="model folder; made if absent")
     parser.add_argument("--out", type=Path, default=HERE / "results")
@@ -133,7 +139,7 @@ def run_case(name: str, scale: Scale, options: argparse.Namespace, tell: Callabl
             elif case == "labels":
                 yield from label_distances(name, what, model, scale, options.race, tell)
             else:
-                yield from autoattack(name, what, model, scale, (0.3,) if robust else (0.1, 0.3), tell)
+                yield from within_budgets(name, what, model, scale, options.race, tell)
 
 
 def jsma(model: nn.Module, scale: Scale, tell: Callable[[str], None]) -> Outcome:
@@ -219,18 +225,22 @@ def label_distances(
         yield raced(name_of_race, title, model, task, trial, entries, min(2, scale.rounds), tell)
 
 
-def autoattack(
-    name: str, what: str, model: nn.Module, scale: Scale, budgets: Sequence[float], tell: Callable[[str], None]
+def within_budgets(
+    name: str, what: str, model: nn.Module, scale: Scale, only: list[str] | None, tell: Callable[[str], None]
 ) -> Iterator[Outcome]:
     data = load_data("mnist", split="test", limit=scale.minimal_images)
-    for eps in budgets:
-        task = Task(data.x, data.y, None, Budget(norm=math.inf, size=eps, steps=scale.autoattack_steps))
-        title = (
-            f"AutoAttack, {what}, the first {len(task)} MNIST test images, linf {eps}, {scale.autoattack_steps} steps"
-        )
-        entries = [Entry(contender, len(task)) for contender in minimal.AUTOATTACK]
-        trial = small(task, min(32, len(task)), steps=2)
-        yield raced(f"{name}-{eps}", title, model, task, trial, entries, min(2, scale.rounds), tell)
+    for one in budgets.RACES:
+        if only and one.name not in only:
+            continue
+        steps, norm = scale.budget_steps or one.steps, NORMS[one.norm]
+        for size in one.robust_sizes if name.endswith("-robust") else one.sizes:
+            task = Task(data.x, data.y, None, Budget(norm=one.norm, size=size, steps=steps))
+            title = f"{one.name}, {what}, the first {len(task)} MNIST test images, {norm} {size}, {steps} steps"
+            entries = [Entry(contender, len(task)) for contender in one.contenders]
+            trial = small(task, min(32, len(task)), steps=min(10, steps))
+            yield raced(
+                f"{name}-{one.name}-{norm}-{size}", title, model, task, trial, entries, min(2, scale.rounds), tell
+            )
 
 
 def raced(

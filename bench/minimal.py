@@ -1,4 +1,4 @@
-"""The contenders for the smallest distance, by the method they all implement, and those for AutoAttack.
+"""The contenders for the smallest distance, by the method they all implement.
 
 Steps are equal; what a library does not let one set is left as it is. Each returns its own idea of the best input.
 """
@@ -160,22 +160,3 @@ RACES = (
             most_samples=10),
     )),
 )  # fmt: skip
-
-
-def torchattacks_autoattack(model: nn.Module, task: Task) -> Tensor:
-    """Its standard four, with the paper's 100 steps where the library takes 10."""
-    wanted: dict[str, Any] = {"norm": "Linf", "eps": task.budget.size, "seed": torch.initial_seed() % 2**31}
-    steps = task.budget.steps
-    stages = [
-        torchattacks.APGD(model, steps=steps, loss="ce", **wanted),
-        torchattacks.APGDT(model, steps=steps, n_classes=10, **wanted),
-        torchattacks.FAB(model, steps=steps, multi_targeted=True, n_classes=10, **wanted),
-        torchattacks.Square(model, n_queries=50 * steps, **wanted),
-    ]
-    return torchattacks.MultiAttack(stages)(task.x, task.labels).detach()
-
-
-AUTOATTACK = (
-    ours("autoattack"),
-    batched("torchattacks", "torchattacks", torchattacks_autoattack),
-)

@@ -139,8 +139,6 @@ def foolbox_genetic(model: nn.Module, task: Task) -> Tensor:
 
 SQUARE = (ours("square:steps={queries}"), batched("torchattacks", "torchattacks", torchattacks_square), art(art_square))
 RACES = (
-    Race("Square", math.inf, 0.1, 1000, SQUARE),
-    Race("Square", 2.0, 1.5, 1000, SQUARE),
     Race("gradient estimates", math.inf, 0.15, 2000, (
         ours("spsa:steps={queries}"),
         ours("nes:steps={queries}", "Sapper, nes"),
