@@ -12,6 +12,7 @@ from sapper import catalogue
 from sapper.data.dataset import Data
 from sapper.errors import ModelError, UsageError
 from sapper.foreign import LEVELS, Foreign, access
+from sapper.learners import Linear
 from sapper.models.model import preprocessed
 from sapper.oracle import TorchOracle
 from sapper.preflight import inspect
@@ -242,6 +243,12 @@ class TestChecks:
         assert before.remedies == Remedies()
         assert before.accuracy == 1
         assert bool(before.confidence.isnan().all()) == (given == "labels")
+
+    def test_what_is_known_of_a_model_that_gives_no_gradients_is_said(self) -> None:
+        module = Foreign(scores, "scores")
+        module.learner = Linear(torch.zeros(4, 12), torch.zeros(4))
+        (access,) = [finding for finding in self.looked_at(module).findings if finding.check == "access"]
+        assert "known to be a linear model" in access.evidence
 
     def test_probabilities_that_do_not_say_so_are_noticed(self) -> None:
         before = self.looked_at(Foreign(probabilities, "scores"))

@@ -18,6 +18,7 @@ from sapper.gradients import check_gradients, lost
 from sapper.log import Finding
 from sapper.models.model import preprocessed
 from sapper.models.remote import asked_again, endpoint_of
+from sapper.learners import KnownLearner, learner_of
 from sapper.oracle import TorchOracle, confidence, frozen
 from sapper.remedies import Remedies
 from sapper.tensors import Batch, Labels, Logits, Scalars
@@ -101,7 +102,7 @@ def inspect(
         elif given == "gradients":
             gradients, remedies = _gradients(module, x[:_ROWS], data.bounds, remedies, heal=heal, is_random=is_random)
         else:
-            gradients = _promised(given)
+            gradients = _promised(given, learner_of(module))
         better = None if is_random or frugal or endpoint else _better(module, data, x)  # five questions a sample
     found = [
         mode,
@@ -192,9 +193,11 @@ def _rows_apart(together: Logits, alone: Logits, *, is_random: bool) -> Finding:
     )
 
 
-def _promised(given: Access) -> Finding:
+def _promised(given: Access, known: KnownLearner | None) -> Finding:
     """A model that never promised gradients lacks nothing."""
-    evidence = f"the model answers with {given} only"
+    evidence = f"the model answers with {given} only" + (
+        f", and is known to be {known.kind}, which the attacks made for those look into" if known else ""
+    )
     return Finding(
         "access", "note", evidence,
         f"attacks that need {' or '.join(LEVELS[LEVELS.index(given) + 1 :])} are refused; what fools a network of your own "
