@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from sapper import log, statistics
+from sapper import disk, log, statistics
 from sapper.summary import query_curve
 
 BIBTEX = "@inproceedings{papernot2016jsma,\n  title={The Limitations of Deep Learning in Adversarial Settings}\n}"
@@ -64,10 +64,10 @@ def write_fake_run(
     random = np.random.default_rng(12345)  # the data are the same for every seed
     x = _blobs(random, samples, shape)
     table = _samples(random, samples, classes)
-    log.write_toml(run / "spec.toml", _spec(plans, model, data, samples, seed))
-    log.write_json(run / "environment.json", _environment(names, model, data))
-    log.write_table(run / "samples.parquet", table)
-    log.write_tensors(run / "samples.safetensors", {"x": x})
+    disk.write_toml(run / "spec.toml", _spec(plans, model, data, samples, seed))
+    disk.write_json(run / "environment.json", _environment(names, model, data))
+    disk.write_table(run / "samples.parquet", table)
+    disk.write_tensors(run / "samples.safetensors", {"x": x})
     random = np.random.default_rng(seed)
     results, everything, curves = [], {}, []
     for plan in plans:
@@ -77,10 +77,10 @@ def write_fake_run(
         curves.append(query_curve(cases, plan.attack, plan.threat, 50))
         everything.setdefault(plan.threat, []).append(cases)
         if vulnerability and plan.goal.startswith("targeted"):
-            log.write_table(run / "vulnerability.parquet", _vulnerability(cases))
+            disk.write_table(run / "vulnerability.parquet", _vulnerability(cases))
     worst = [_worst(threat, table, pl.concat(cases)) for threat, cases in everything.items()]
     clean = float((table["label"] == table["clean_prediction"]).mean())  # pyright: ignore
-    log.write_json(
+    disk.write_json(
         run / "summary.json", log.Summary(model, data, clean, results, worst, [], FINDINGS, [*filter(None, curves)])
     )
     return run
@@ -205,8 +205,8 @@ def _null(where: np.ndarray, values: np.ndarray) -> list[object]:
 def _write_shards(run: Path, plan: Plan, cases: pl.DataFrame, x_adv: np.ndarray) -> None:
     folder = run / "shards" / log.case_folder(plan.attack, plan.threat)
     for shard, start in enumerate(range(0, len(cases), 100)):
-        log.write_tensors(folder / f"{shard:05}.safetensors", {"x_adv": x_adv[start : start + 100]})
-        log.write_table(folder / f"{shard:05}.parquet", cases[start : start + 100])
+        disk.write_tensors(folder / f"{shard:05}.safetensors", {"x_adv": x_adv[start : start + 100]})
+        disk.write_table(folder / f"{shard:05}.parquet", cases[start : start + 100])
 
 
 def _result(plan: Plan, samples: pl.DataFrame, cases: pl.DataFrame) -> log.Result:

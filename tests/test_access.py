@@ -15,7 +15,7 @@ from sklearn.tree import DecisionTreeClassifier
 
 import sapper
 from audits import adversarial, ask, assert_same_run, audit, files, rows, shards, trained
-from sapper import catalogue, doctor, log
+from sapper import catalogue, disk, doctor, log
 from sapper.data.loading import load_data
 from sapper.models.loading import load_model
 from sapper.plan import standard
@@ -80,7 +80,7 @@ def test_the_doctor_blames_the_questions_not_the_gradients(run: Path, tmp_path: 
     out = tmp_path / "run"
     shutil.copytree(run, out)
     names = {"surrogate": 9, "square": 9, "random noise": 1}
-    log.write_json(out / "doctor.json", [log.Probe(name, "linf:0.1", name, 20, fell) for name, fell in names.items()])
+    disk.write_json(out / "doctor.json", [log.Probe(name, "linf:0.1", name, 20, fell) for name, fell in names.items()])
     (folder,) = {path.parent.name for path in shards(out)}
     told = {finding.check: finding for finding in doctor.examine(out, [("square:steps=40", "linf:0.1", folder)])}
     assert (told["more steps"].verdict, told["transferred samples"].verdict) == ("warning", "warning")

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from audits import ask
 from fake_run import PLANS, Plan, write_fake_run
-from sapper import log
+from sapper import disk, log
 from sapper.compare import Comparison, compare, print_comparison
 from sapper.errors import RunError
 
@@ -61,7 +61,7 @@ def test_other_inputs_of_the_same_data_are_compared_by_intervals(tmp_path: Path)
     weak = write_fake_run(tmp_path / "weak", plans=WEAK)
     strong = write_fake_run(tmp_path / "strong", plans=STRONG)
     x = log.read_inputs(strong)
-    log.write_tensors(strong / "samples.safetensors", {"x": x[::-1].copy()})
+    disk.write_tensors(strong / "samples.safetensors", {"x": x[::-1].copy()})
     comparison = compare(weak, strong)
     worst = comparison.worst_case[0]
     assert not comparison.paired
@@ -102,7 +102,7 @@ def test_a_worst_case_over_other_attacks_is_refused(tmp_path: Path) -> None:
 
 def by_way_of(run: Path, *substitutes: str, digest: str = "one") -> Path:
     """As a run made with --via."""
-    log.write_toml(run / "spec.toml", {**log.read_spec(run), "via": list(substitutes), "via_digest": digest})
+    disk.write_toml(run / "spec.toml", {**log.read_spec(run), "via": list(substitutes), "via_digest": digest})
     return run
 
 
@@ -142,7 +142,7 @@ def test_folders_of_other_commands_are_told_apart(tmp_path: Path) -> None:
     run = write_fake_run(tmp_path / "a")
     for name, told in (("rounds.json", "is a steal folder, .* compare audits --via it"), ("study.json", "of a study")):
         other = tmp_path / name.partition(".")[0]
-        log.write_json(other / name, {})
+        disk.write_json(other / name, {})
         with pytest.raises(RunError, match=told):
             compare(run, other)
 

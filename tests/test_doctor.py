@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sapper import catalogue, doctor, log, preflight, probes, run
+from sapper import catalogue, disk, doctor, log, preflight, probes, run
 from sapper.data.loading import load_data
 from sapper.models.model import Model
 from sapper.oracle import TorchOracle
@@ -317,9 +317,9 @@ def test_probes_are_kept_repeatable_and_left_out_when_asked(tmp_path: Path) -> N
 
 
 def begun(run_folder: Path, preflight: list[log.Finding] | None = None, probes: list[log.Probe] | None = None) -> Path:
-    log.write_json(run_folder / "preflight.json", preflight or [])
+    disk.write_json(run_folder / "preflight.json", preflight or [])
     if probes is not None:
-        log.write_json(run_folder / "doctor.json", probes)
+        disk.write_json(run_folder / "doctor.json", probes)
     return run_folder
 
 
@@ -332,7 +332,7 @@ def shard(run_folder: Path, folder: str, **columns: list[object]) -> None:
     }  # fmt: skip
     given = usual | columns
     table = pl.DataFrame({name: given.get(name, [None] * 4) for name in log.CASE}, schema=log.CASE)
-    log.write_table(run_folder / "shards" / folder / "00000.parquet", table)
+    disk.write_table(run_folder / "shards" / folder / "00000.parquet", table)
 
 
 WORK = [("one", "linf:0.1", "a"), ("two", "linf:0.1", "b")]
@@ -434,7 +434,7 @@ def test_rows_of_an_earlier_version_are_examined_as_far_as_they_go(tmp_path: Pat
     shard(tmp_path, "a")
     path = tmp_path / "shards" / "a" / "00000.parquet"
     new = ("zero_gradients", "bad_gradients", "first_margin", "best_margin", "survives_8_bits")
-    log.write_table(path, pl.read_parquet(path).drop(new))
+    disk.write_table(path, pl.read_parquet(path).drop(new))
     assert [finding.check for finding in doctor.examine(tmp_path, WORK[:1])] == ["evaluation mode"]
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from audits import ask, assert_same_run, audit, files, process, shards, trained
-from sapper import log
+from sapper import disk, log
 from sapper.models.training import train
 
 SMALL = ("--limit", "12", "--attack", "fgsm", "--threat", "linf:0.1")
@@ -84,7 +84,7 @@ def small(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_stopped_before_any_of_the_files_it_writes_a_run_ends_the_same(
     model: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    genuine = log.write_whole
+    genuine = disk.write_whole
     assert len(files(small)) == 10
     for stop_at in (1, 3, 5, 6, 7, 8):  # 6: the tensors of a shard are there, its table is not
         run, left = tmp_path / str(stop_at), iter(range(stop_at))
@@ -95,7 +95,7 @@ def test_stopped_before_any_of_the_files_it_writes_a_run_ends_the_same(
             genuine(path, write)
 
         with monkeypatch.context() as patch:
-            patch.setattr(log, "write_whole", write_some)
+            patch.setattr(disk, "write_whole", write_some)
             answer = ask("audit", model, *SMALL, "--out", run)
         assert (answer.code, answer.err.splitlines()[-1]) == (130, "stopped; the same command goes on where it was.")
         assert len(files(run)) == stop_at

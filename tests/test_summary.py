@@ -4,7 +4,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from sapper import log
+from sapper import disk, log
 from sapper.summary import summarise
 
 SAMPLES = {"label": [0, 1, 2, 3], "clean_prediction": [0, 1, 2, 0]}
@@ -14,8 +14,8 @@ FINDING = log.Finding("evaluation mode", "ok", "seen", "")
 def begin(run: Path, samples: dict[str, list[int]]) -> Path:
     count = len(samples["label"])
     table = pl.DataFrame({"sample": range(count), **samples, "clean_confidence": [0.9] * count}, schema=log.SAMPLE)
-    log.write_table(run / "samples.parquet", table)
-    log.write_json(run / "preflight.json", [FINDING])
+    disk.write_table(run / "samples.parquet", table)
+    disk.write_json(run / "preflight.json", [FINDING])
     return run
 
 
@@ -23,7 +23,7 @@ def shard(run: Path, folder: str, number: int, **columns: list) -> None:
     count = len(columns["sample"])
     given = {"forwards": [10] * count, "backwards": [5] * count, "seconds": [0.5] * count} | columns
     table = pl.DataFrame({name: given.get(name, [None] * count) for name in log.CASE}, schema=log.CASE)
-    log.write_table(run / "shards" / folder / f"{number:05}.parquet", table)
+    disk.write_table(run / "shards" / folder / f"{number:05}.parquet", table)
 
 
 @pytest.fixture
@@ -143,7 +143,7 @@ def test_nothing_that_ran_gives_null_and_never_nan(tmp_path: Path) -> None:
     run = begin(tmp_path, {"label": [0, 1], "clean_prediction": [0, 1]})
     nothing = {"forwards": [None] * 2, "backwards": [None] * 2, "seconds": [None] * 2}
     shard(run, "a", 0, sample=[0, 1], label=[0, 1], error=["no"] * 2, **nothing)
-    log.write_json(run / "summary.json", summarise(run, "m", "d", "misclassification", [("a", "linf:0.1", "a")]))
+    disk.write_json(run / "summary.json", summarise(run, "m", "d", "misclassification", [("a", "linf:0.1", "a")]))
     (result,) = json.loads((run / "summary.json").read_text())["results"]
     unknown = ("mean_distance_all", "mean_distance_found", "median_distance", "cases_per_second")
     assert [result[key] for key in unknown] == [None] * 4

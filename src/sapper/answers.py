@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from sapper import log
+from sapper import disk
 from sapper.errors import ModelError, RunError
 from sapper.oracle import TorchOracle
 from sapper.progress import CaseProgress
@@ -50,7 +50,7 @@ def kept(folder: Path, wanted: int, make: Callable[[Counts], Inputs]) -> Inputs:
         return found
     more = make(found.source if found else torch.zeros(0, dtype=torch.int64))
     found = join(found, more) if found else more
-    log.write_bytes(path, safetensors.torch.save({"x": found.x.contiguous(), "source": found.source}))
+    disk.write_bytes(path, safetensors.torch.save({"x": found.x.contiguous(), "source": found.source}))
     return found
 
 
@@ -88,7 +88,7 @@ class Endpoint:
             )
         self._agree(logits.shape[1], path)
         answer = {"labels": logits.argmax(1).cpu(), "classes": torch.tensor(logits.shape[1])}
-        log.write_bytes(path, safetensors.torch.save(answer))
+        disk.write_bytes(path, safetensors.torch.save(answer))
 
     def _agree(self, classes: int, path: Path) -> None:
         if self.classes and classes != self.classes:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapper import log
+from sapper import disk, log
 from sapper.errors import RunError
 from sapper.statistics import difference_interval, mcnemar, unbroken
 from sapper.theft_spec import ROUNDS
@@ -153,7 +153,7 @@ def _same_samples(one: _Run, two: _Run) -> bool:
     files = (one.path / "samples.safetensors", two.path / "samples.safetensors")
     if not all(file.exists() for file in files):
         return False
-    shapes = {log.read_shape(file, "x") for file in files}
+    shapes = {disk.read_shape(file, "x") for file in files}
     if len(shapes) > 1:
         return False
     starts = range(0, shapes.pop()[0], CHUNK)
@@ -161,7 +161,7 @@ def _same_samples(one: _Run, two: _Run) -> bool:
 
 
 def _same_rows(one: Path, two: Path, start: int) -> bool:
-    rows = [log.read_rows(file, "x", start, start + CHUNK) for file in (one, two)]
+    rows = [disk.read_rows(file, "x", start, start + CHUNK) for file in (one, two)]
     return np.array_equal(rows[0], rows[1])
 
 

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from sapper import log
+from sapper import disk
 from sapper.claims import Figure, Scale
 from sapper.data.dataset import Data
 from sapper.data.loading import load_data
@@ -81,7 +81,7 @@ class Lab:
     def figure(self, file: str, content: bytes | str, caption: str) -> Figure:
         """Writes a picture (PNG bytes or SVG text) into the study's folder."""
         content = content.encode() if isinstance(content, str) else content
-        log.write_whole(self.out / "figures" / file, lambda part: part.write_bytes(content))
+        disk.write_whole(self.out / "figures" / file, lambda part: part.write_bytes(content))
         return Figure(file=file, caption=caption)
 
 

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from sapper import catalogue, log, noise
+from sapper import catalogue, disk, log, noise
 from sapper.attack import Attack, Cascade, Learner, stages
 from sapper.checks import check_arguments, check_classes, check_data, check_options
 from sapper.data.dataset import Data
@@ -115,7 +115,7 @@ def learned(
             ready = _teach(oracle, learner, clean_inputs(others, threat, oracle.module, device), spec, threat)
             assert isinstance(ready, Learner)
             assert ready.perturbation is not None
-            log.write_whole(path, ready.perturbation.save)
+            disk.write_whole(path, ready.perturbation.save)
         stages_now[learner] = learner.knowing(Perturbation.load(path))
     if isinstance(attack, Cascade):
         return replace(attack, attacks=tuple(stages_now.get(cast(Learner, one), one) for one in attack.attacks))

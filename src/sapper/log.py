@@ -1,4 +1,4 @@
-"""The run folder: what is in it, and how it is written so that a kill loses nothing.
+"""The run folder: what is in it, and how it is read.
 
     spec.toml          what was asked, written first
     environment.json   versions, device, batch sizes measured
@@ -14,16 +14,12 @@
     summary.json       written last (`Summary`)
     report.html
 
-Every file is written beside its place, synced and renamed: what is there is whole.
-This module imports no torch, so that reports and comparisons start at once.
+Every file is written by `disk`: what is there is whole. This module imports no torch, so that reports and comparisons start
+at once.
 """
 
-import io
 import json
-import os
 import tomllib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +27,8 @@ import msgspec
 import numpy as np
 import polars as pl
 import safetensors.numpy
-import tomli_w
 
+from sapper import disk
 from sapper.errors import RunError
 from sapper.names import slug
 
@@ -211,62 +207,6 @@ class Summary(msgspec.Struct, frozen=True):
     version: int = 1
 
 
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Writes beside `path`, syncs, renames: after a kill the file is whole or not there.
-
-    Raises:
-        RunError: The disk is full or the folder cannot be written; nothing half-written stays.
-    """
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write(part)
-        with part.open("rb") as handle:
-            os.fsync(handle.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise RunError(
-            f"cannot write {path}: {error.strerror or error}. Make room or give another --out, then run the same "
-            "command: it goes on where it was."
-        ) from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
-
-
-def sweep(folder: Path) -> None:
-    """Removes what processes that were killed had half written."""
-    for part in folder.rglob(".*.part"):
-        if not Path("/proc", part.name.split(".")[-2]).exists():
-            part.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: object) -> None:
-    text = msgspec.json.format(msgspec.json.encode(value), indent=2)
-    write_whole(path, lambda part: part.write_bytes(text + b"\n"))
-
-
-def write_toml(path: Path, value: dict[str, Any]) -> None:
-    write_whole(path, lambda part: part.write_text(tomli_w.dumps(value), encoding="utf-8"))
-
-
-def write_table(path: Path, table: pl.DataFrame) -> None:
-    def write(part: Path) -> None:
-        memory = io.BytesIO()  # polars' own writing of files hides a full disk among its errors
-        table.write_parquet(memory)
-        part.write_bytes(memory.getbuffer())
-
-    write_whole(path, write)
-
-
-def write_tensors(path: Path, tensors: dict[str, np.ndarray]) -> None:
-    write_bytes(path, safetensors.numpy.save(tensors))
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    write_whole(path, lambda part: part.write_bytes(content))
-
-
 def read_spec(run: Path) -> dict[str, Any]:
     """The spec of a run folder, as plain values.
 
@@ -293,47 +233,29 @@ def read_summary(run: Path) -> Summary:
         raise RunError(f"{run / 'summary.json'} is not a summary that this version reads: {error}") from error
 
 
-@contextmanager
-def _whole(path: Path) -> Iterator[None]:
-    """Damaged and missing files become an error that says which."""
-    try:
-        yield
-    except (OSError, ValueError, safetensors.SafetensorError, pl.exceptions.PolarsError) as error:
-        reason = "it is not there" if isinstance(error, FileNotFoundError) else f"it cannot be read ({error})"
-        raise RunError(
-            f"{path.parent} is not whole, {path.name} is lost or damaged: {reason}. Delete the file and run the same "
-            "command again."
-        ) from error
-
-
 def read_environment(run: Path) -> dict[str, Any]:
     """What environment.json says; nothing before it is written."""
     path = run / "environment.json"
     if not path.exists():
         return {}
-    with _whole(path):
+    with disk.whole(path):
         return json.loads(path.read_text(encoding="utf-8"))
 
 
-def read_table(path: Path) -> pl.DataFrame:
-    with _whole(path):
-        return pl.read_parquet(path, glob=False)  # a folder may be called [old]
-
-
 def read_samples(run: Path) -> pl.DataFrame:
-    return read_table(run / "samples.parquet")
+    return disk.read_table(run / "samples.parquet")
 
 
 def read_vulnerability(run: Path) -> pl.DataFrame | None:
     """The adversarial distance of each case (VULNERABILITY); None for runs that have none."""
     path = run / "vulnerability.parquet"
-    return read_table(path) if path.exists() else None
+    return disk.read_table(path) if path.exists() else None
 
 
 def read_inputs(run: Path) -> np.ndarray:
     """The clean inputs, in the data's units, sample first."""
     path = run / "samples.safetensors"
-    with _whole(path):
+    with disk.whole(path):
         return safetensors.numpy.load_file(path)["x"]
 
 
@@ -345,7 +267,7 @@ def case_folder(attack: str, threat: str) -> str:
 def read_cases(run: Path, folder: str) -> pl.DataFrame:
     """All rows of one `shards/` folder, in order, with `shard` and `row` saying where the adversarial input lies."""
     tables = [
-        _complete(read_table(path)).with_columns(shard=pl.lit(path.stem), row=pl.int_range(pl.len()))
+        _complete(disk.read_table(path)).with_columns(shard=pl.lit(path.stem), row=pl.int_range(pl.len()))
         for path in sorted((run / "shards" / folder).glob("*.parquet"))
     ]
     return pl.concat(tables) if tables else pl.DataFrame(schema={**CASE, "shard": pl.String, "row": pl.Int64})
@@ -363,7 +285,7 @@ def read_probes(run: Path) -> list[Probe]:
     path = run / "doctor.json"
     if not path.exists():
         return []
-    with _whole(path):
+    with disk.whole(path):
         return msgspec.json.decode(path.read_bytes(), type=list[Probe])
 
 
@@ -372,38 +294,19 @@ def read_usage(run: Path) -> Usage | None:
     path = run / "endpoint.json"
     if not path.exists():
         return None
-    with _whole(path):
+    with disk.whole(path):
         return msgspec.json.decode(path.read_bytes(), type=Usage)
 
 
 def read_preflight(run: Path) -> list[Finding]:
     """What the checks before the attacks found."""
     path = run / "preflight.json"
-    with _whole(path):
+    with disk.whole(path):
         return msgspec.json.decode(path.read_bytes(), type=list[Finding])
 
 
 def read_adversarial(run: Path, folder: str, shard: str) -> np.ndarray:
     """The adversarial inputs of one shard, in the order of its rows."""
     path = run / "shards" / folder / f"{shard}.safetensors"
-    with _whole(path):
+    with disk.whole(path):
         return safetensors.numpy.load_file(path)["x_adv"]
-
-
-def read_row(path: Path, name: str, row: int) -> np.ndarray:
-    """One row of a tensor in a safetensors file, the rest left on the disk."""
-    with _whole(path), safetensors.safe_open(path, framework="np") as file:
-        return np.asarray(file.get_slice(name)[row])
-
-
-def read_rows(path: Path, name: str, start: int, stop: int) -> np.ndarray:
-    """Some rows of a tensor in a safetensors file, the rest left on the disk."""
-    with _whole(path), safetensors.safe_open(path, framework="np") as file:
-        rows = file.get_slice(name)
-        return np.asarray(rows[start : min(stop, rows.get_shape()[0])])
-
-
-def read_shape(path: Path, name: str) -> tuple[int, ...]:
-    """The shape of a tensor in a safetensors file."""
-    with _whole(path), safetensors.safe_open(path, framework="np") as file:
-        return tuple(file.get_slice(name).get_shape())

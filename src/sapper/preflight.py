@@ -15,10 +15,10 @@ from sapper.errors import DataError, ModelError, RunError
 from sapper.foreign import LEVELS, Access, access
 from sapper.goal import Untargeted
 from sapper.gradients import check_gradients, lost
+from sapper.learners import KnownLearner, learner_of
 from sapper.log import Finding
 from sapper.models.model import preprocessed
 from sapper.models.remote import asked_again, endpoint_of
-from sapper.learners import KnownLearner, learner_of
 from sapper.oracle import TorchOracle, confidence, frozen
 from sapper.remedies import Remedies
 from sapper.tensors import Batch, Labels, Logits, Scalars

@@ -1,8 +1,8 @@
 """Short experiments on cases that held, which tell whether the attacks failed or the model is robust.
 
 At most 64 cases a threat, fewer where that would cost more than a fifth of the threat's own attacks; those that follow the
-model's gradients only where it gives some. What they give is evidence for the doctor; where it says that the run's attacks failed,
-what gained is made on all cases (`again`).
+model's gradients only where it gives some. What they give is evidence for the doctor; what broke cases that had held is tried
+on all of them (`again`).
 """
 
 import math

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor, nn
 
-from sapper import catalogue, log, noise, rows
+from sapper import catalogue, disk, log, noise, rows
 from sapper.adversarial_distance import adversarial_distance
 from sapper.checks import check_goal, check_options
 from sapper.data.dataset import Data
@@ -100,7 +100,7 @@ def audit(
                     if not (
                         endpoint and endpoint.is_spent
                     ):  # else what a probe did not find may be for lack of answers
-                        log.write_json(run / "doctor.json", probes)
+                        disk.write_json(run / "doctor.json", probes)
                 more = [Job(attack, threat) for attack, threat in again(run, plain, log.read_probes(run), view)]
                 for job in more:
                     _run_job(run, job, view, x, cases, before, spec, progress)
@@ -109,7 +109,7 @@ def audit(
         write_queries(run, endpoint)
     summary = summarise(run, model.name, data.name, spec.goal, [(str(j.attack), str(j.threat), j.folder) for j in work],
                         spec.queries)  # fmt: skip
-    log.write_json(run / "summary.json", summary)
+    disk.write_json(run / "summary.json", summary)
     return run, summary
 
 
@@ -128,9 +128,9 @@ def _open(run: Path, spec: Spec) -> None:
     if not (run / "spec.toml").exists():
         if run.exists() and (not run.is_dir() or any(run.iterdir())):
             raise RunError(f"{run} is there and is no run folder: give another --out, or empty it.")
-        log.write_toml(run / "spec.toml", spec.plain())
+        disk.write_toml(run / "spec.toml", spec.plain())
         return
-    log.sweep(run)
+    disk.sweep(run)
     there = from_plain(log.read_spec(run))
     if there != spec:
         raise RunError(
@@ -170,7 +170,7 @@ def _view(
         if spec.via:
             known["via"] = [{"reference": one, "agreement": agreement_of(Path(one))} for one in spec.via]
     if (now := {**known, "command": told(spec, model)}) != log.read_environment(run):
-        log.write_json(run / "environment.json", now)
+        disk.write_json(run / "environment.json", now)
     judge = TorchOracle(Remedies(calls=remedies.calls).applied(module))
     return View(judge, healed, remedies.calls, remedies.lead, known["batch_size"], transfer)
 
@@ -199,9 +199,9 @@ def _write_samples(run: Path, data: Data, x: Batch, before: Preflight) -> None:
         },
         schema=log.SAMPLE,
     )
-    log.write_table(run / "samples.parquet", table)
-    log.write_tensors(run / "samples.safetensors", {"x": _array(x)})
-    log.write_json(run / "preflight.json", before.findings)
+    disk.write_table(run / "samples.parquet", table)
+    disk.write_tensors(run / "samples.safetensors", {"x": _array(x)})
+    disk.write_json(run / "preflight.json", before.findings)
 
 
 def _array(x: Batch) -> np.ndarray:
@@ -228,7 +228,7 @@ def _write_vulnerability(run: Path, view: View, x: Batch, cases: Cases, progress
         "single": single.tolist(),
         "pairs": [None] * len(single) if pairs is None else pairs.tolist(),
     }
-    log.write_table(path, pl.DataFrame(columns, schema=log.VULNERABILITY))
+    disk.write_table(path, pl.DataFrame(columns, schema=log.VULNERABILITY))
 
 
 def _run_job(
@@ -247,16 +247,16 @@ def _run_job(
         if not _done(shard) or was_cut:
             news = True
             table, x_adv = _run_shard(job, view, x, part, before, spec, progress)
-            log.write_tensors(shard.with_suffix(".safetensors"), {"x_adv": _array(x_adv)})
-            log.write_table(shard, table)
-        progress.finish_shard(len(part.sample), int(log.read_table(shard)["found"].sum()))
+            disk.write_tensors(shard.with_suffix(".safetensors"), {"x_adv": _array(x_adv)})
+            disk.write_table(shard, table)
+        progress.finish_shard(len(part.sample), int(disk.read_table(shard)["found"].sum()))
     return news
 
 
 def _done(shard: Path) -> bool:
     """Whether a shard is there with its inputs and without an error, whose cause may be mended by now."""
     both = shard.exists() and shard.with_suffix(".safetensors").exists()
-    return both and not log.read_table(shard)["error"].is_not_null().any()
+    return both and not disk.read_table(shard)["error"].is_not_null().any()
 
 
 def _run_shard(

@@ -10,7 +10,7 @@ import msgspec
 from msgspec.structs import replace
 
 import sapper.studies
-from sapper import log
+from sapper import disk, log
 from sapper.catalogue import names_in
 from sapper.claims import Outcome, Part
 from sapper.environment import commit
@@ -58,7 +58,7 @@ def run_study(name: str, lab: Lab, command: str) -> Outcome:
         versions={package: version(package) for package in packages},
         parts=parts,
     )
-    log.write_json(lab.out / "study.json", outcome)
+    disk.write_json(lab.out / "study.json", outcome)
     return outcome
 
 
@@ -76,7 +76,7 @@ def _open(lab: Lab, name: str) -> None:
     """Begins the folder, or goes on in one of the same study, scale, data and seed."""
     asked = {"study": name, "scale": lab.scale, "data": lab.data, "seed": lab.seed}
     if not (lab.out / "spec.toml").exists():
-        log.write_toml(lab.out / "spec.toml", asked)
+        disk.write_toml(lab.out / "spec.toml", asked)
     elif (there := log.read_spec(lab.out)) != asked:
         raise RunError(f"{lab.out} holds another study ({there}): give another --out.")
 
@@ -89,7 +89,7 @@ def _part(lab: Lab, number: int, name: str, function: Callable[[Lab], Part]) -> 
     begin = time.perf_counter()
     part = function(lab)
     part = replace(part, seconds=round(time.perf_counter() - begin, 1), commit=commit() or "")
-    log.write_json(path, part)
+    disk.write_json(path, part)
     return part
 
 

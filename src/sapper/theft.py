@@ -26,7 +26,7 @@ import torch
 from rich.console import Console
 from torch import nn
 
-from sapper import log, noise
+from sapper import disk, log, noise
 from sapper.answers import Endpoint, Inputs, kept
 from sapper.checks import check_data
 from sapper.data.dataset import Data
@@ -174,7 +174,7 @@ def rob(
             begin = time.perf_counter()
             substitute = _learn(spec, known, _names(data, endpoint.classes), folder / MODEL)
             done.append(_measure(spec, number, new, known, held, substitute, time.perf_counter() - begin))
-            log.write_json(out / ROUNDS, _spoils(spec, asks, done, _names(data, endpoint.classes)))
+            disk.write_json(out / ROUNDS, _spoils(spec, asks, done, _names(data, endpoint.classes)))
             if remote := endpoint_of(module):
                 write_queries(out, remote)
             console.print(_line(done[-1]), markup=False, highlight=False)
@@ -212,10 +212,10 @@ def _open(out: Path, spec: Theft) -> None:
     """Begins the folder, or goes on in it."""
     if not (out / "spec.toml").exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is there and is no steal folder: give another --out, or empty it.")
-    log.write_toml(out / "spec.toml", spec.plain())
-    log.sweep(out)
+    disk.write_toml(out / "spec.toml", spec.plain())
+    disk.sweep(out)
     known = log.read_environment(out) or _environment(spec)
-    log.write_json(out / "environment.json", {**known, "command": spec.command()})
+    disk.write_json(out / "environment.json", {**known, "command": spec.command()})
 
 
 def _asked(endpoint: Endpoint, folder: Path, wanted: int, make: Callable[[Counts], Inputs]) -> _Known:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from audits import ask, audit, rows
-from sapper import log
+from sapper import disk, log
 from servers import serving
 
 
@@ -14,7 +14,7 @@ def test_a_substitute_is_stolen_within_the_budget_and_what_fools_it_fools_the_en
         answer = ask(*words)
         assert answer.code == 0, answer.err
         assert served.total == max(served.rows.values()) * len(served.rows) <= 300
-        assert len(log.read_table(theft / "queries.parquet")) == served.total
+        assert len(disk.read_table(theft / "queries.parquet")) == served.total
         asked = served.total
         assert ask(*words).code == 0
         assert served.total == asked  # done is done

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from fake_run import CITATION, PLANS, Plan, write_fake_run
-from sapper import log
+from sapper import disk, log
 from sapper.errors import RunError
 from sapper.report import facts, write_report
 
@@ -101,10 +101,10 @@ def test_everything_hostile_is_escaped(tmp_path: Path) -> None:
     environment["command"] = ["sapper", "audit", EVIL]
     environment["versions"] = {EVIL: EVIL}
     environment["citations"] = [dict.fromkeys(CITATION, EVIL) | {"url": "javascript:alert(1)"}]
-    log.write_json(run / "environment.json", environment)
+    disk.write_json(run / "environment.json", environment)
     summary = log.read_summary(run)
     findings = [log.Finding(EVIL, EVIL, EVIL, EVIL)]
-    log.write_json(run / "summary.json", msgspec.structs.replace(summary, findings=findings))
+    disk.write_json(run / "summary.json", msgspec.structs.replace(summary, findings=findings))
     text, parser = page(run)
     assert "script" not in parser.tags
     assert "<script" not in text

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from fake_run import Plan, write_fake_run
-from sapper import log
+from sapper import disk, log
 from sapper.report import facts
 from sapper.report.page import write_report
 from sapper.report.queries import queries
@@ -50,7 +50,7 @@ def test_medians_of_the_smallest_distance_are_a_curve_on_a_logarithmic_scale(tmp
     run = write_fake_run(tmp_path / "run", plans=(Plan(attack="boundary", threat="l2:min", gradients=False),))
     summary = log.read_summary(run)
     told = log.QueryCurve("boundary", "l2:min", None, [1, 2, 5, 20], [0, 0.5, 1, 1], [None, 3.0, 0.7, 0.7], None, None)
-    log.write_json(run / "summary.json", msgspec.structs.replace(summary, query_curves=[told]))
+    disk.write_json(run / "summary.json", msgspec.structs.replace(summary, query_curves=[told]))
     shown = queries(facts.read(run), 490, 340)
     assert shown is not None
     assert shown.tables[0].lines[0].reached == ["0.7", "0.7"]
@@ -73,7 +73,7 @@ def test_where_half_of_the_cases_were_never_reached_there_is_a_table_and_no_char
 def test_medians_that_hardly_differ_have_ticks_too(tmp_path: Path) -> None:
     run = write_fake_run(tmp_path / "run", plans=(Plan(attack="boundary", threat="l2:min", gradients=False),))
     told = log.QueryCurve("boundary", "l2:min", None, [1, 12], [1, 1], [0.66, 0.64], None, None)
-    log.write_json(run / "summary.json", msgspec.structs.replace(log.read_summary(run), query_curves=[told]))
+    disk.write_json(run / "summary.json", msgspec.structs.replace(log.read_summary(run), query_curves=[told]))
     shown = queries(facts.read(run), 490, 340)
     assert shown is not None
     labels = re.findall(r"<text[^>]*>([^<]+)</text>", str(shown.charts[0].wide))

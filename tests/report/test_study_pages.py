@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 from rich.console import Console
 
-from sapper import log
+from sapper import disk
 from sapper.citation import Paper
 from sapper.claims import Claim, Figure, Outcome, Part, Table
 from sapper.errors import RunError
@@ -58,7 +58,7 @@ def outcome(scale: str = "paper", evil: str = "") -> Outcome:
 
 
 def write(out: Path, told: Outcome) -> tuple[str, str]:
-    log.write_json(out / "study.json", told)
+    disk.write_json(out / "study.json", told)
     (out / "figures").mkdir(exist_ok=True)
     svg = figures.matrix(np.eye(2), ["a", "b"], ["a", "b"], title="", row_title="", column_title="", digits=0)
     (out / "figures" / "m.svg").write_text(svg, encoding="utf-8")

@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save
 from torch import nn
 
+from sapper.disk import write_bytes
 from sapper.errors import ModelError
-from sapper.log import write_bytes
 from sapper.models.architecture import architecture
 from sapper.models.model import Network, digest
 from sapper.models.weights import fill, read_safetensors

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 from torch import nn
 
-from sapper import log
+from sapper import disk, log
 from sapper.data.dataset import Data
 from sapper.endpoints.endpoint import Endpoint, Terms
 from sapper.endpoints.loading import load_endpoint
@@ -35,8 +35,8 @@ def endpoint_of(module: nn.Module) -> Endpoint | None:
 def write_queries(folder: Path, endpoint: Endpoint) -> None:
     """The own part of a run or theft in the endpoint's ledger."""
     sent = [(at, key.hex(), asking, answer, answered) for at, key, asking, answer, answered in endpoint.rows()]
-    log.write_table(folder / "queries.parquet", pl.DataFrame(sent, schema=log.QUERY, orient="row"))
-    log.write_json(folder / "endpoint.json", endpoint.usage())
+    disk.write_table(folder / "queries.parquet", pl.DataFrame(sent, schema=log.QUERY, orient="row"))
+    disk.write_json(folder / "endpoint.json", endpoint.usage())
 
 
 @contextmanager

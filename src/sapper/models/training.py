@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from sapper.data.dataset import Data
 from sapper.data.loading import load_data
+from sapper.disk import write_bytes
 from sapper.errors import ModelError, RunError, UsageError
-from sapper.log import write_bytes
 from sapper.models.architecture import Architecture, Loss, architecture
 from sapper.models.folder import DESCRIPTION, write_folder
 from sapper.models.weights import read_safetensors

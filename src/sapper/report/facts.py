@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from sapper import log, statistics
+from sapper import disk, log, statistics
 from sapper.errors import RunError
 from sapper.report.words import Budget
 
@@ -67,7 +67,7 @@ class Trial:
         return bool(self.cases["target"].is_not_null().any())
 
     def adversarial(self, case: dict[str, Any]) -> np.ndarray:
-        return log.read_row(self.folder / f"{case['shard']}.safetensors", "x_adv", case["row"])
+        return disk.read_row(self.folder / f"{case['shard']}.safetensors", "x_adv", case["row"])
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ class Facts:
 
     def original(self, sample: int) -> np.ndarray:
         row = int(self.samples["sample"].index_of(sample) or 0)
-        return log.read_row(self.run / "samples.safetensors", "x", row)
+        return disk.read_row(self.run / "samples.safetensors", "x", row)
 
 
 def read(run: Path) -> Facts:
@@ -131,7 +131,7 @@ def read(run: Path) -> Facts:
     except msgspec.ValidationError as error:
         raise RunError(f"{run / 'environment.json'} is not as this version writes it: {error}") from error
     samples = log.read_samples(run)
-    shape = log.read_shape(run / "samples.safetensors", "x")[1:]
+    shape = disk.read_shape(run / "samples.safetensors", "x")[1:]
     trials = tuple(_trial(run, result) for result in summary.results)
     other = dict(_flat({key: value for key, value in raw.items() if key not in Environment.__struct_fields__}))
     spec = (run / "spec.toml").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from sapper import doctor, log, statistics
+from sapper import disk, doctor, log, statistics
 from sapper.report import charts, facts, gallery, matrices, vulnerability, words
 from sapper.report.facts import Facts, Trial
 from sapper.report.queries import queries
@@ -32,7 +32,7 @@ def write_report(run: Path) -> Path:
     def write(part: Path) -> None:
         part.write_text(text, encoding="utf-8")
 
-    log.write_whole(path, write)
+    disk.write_whole(path, write)
     return path
 
 

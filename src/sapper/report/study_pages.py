@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from sapper import log
+from sapper import disk
 from sapper.claims import Figure, Outcome, Part
 from sapper.errors import RunError
 from sapper.report import study_markdown
@@ -171,4 +171,4 @@ def _write(path: Path, text: str) -> None:
     def write(part: Path) -> None:
         part.write_text(text, encoding="utf-8")
 
-    log.write_whole(path, write)
+    disk.write_whole(path, write)

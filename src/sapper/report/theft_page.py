@@ -10,7 +10,7 @@ import numpy as np
 import safetensors.numpy
 from markupsafe import Markup
 
-from sapper import log
+from sapper import disk, log
 from sapper.report import charts, pictures, words
 from sapper.theft_spec import Round, Spoils, read_spoils
 
@@ -34,7 +34,7 @@ def write_theft(folder: Path) -> Path:
     """
     text = render(folder, read_spoils(folder))
     path = folder / "report.html"
-    log.write_bytes(path, text.encode())
+    disk.write_bytes(path, text.encode())
     return path
 
 
@@ -80,7 +80,7 @@ def _rows(folder: Path, spoils: Spoils, bounds: tuple[float, float]) -> list[lis
     """Some seeds, each followed by what the rounds that moved every input made of it; nothing where they are no images."""
     samples = [0, *(one.samples for one in spoils.rounds)]
     whole = [one.number for one in spoils.rounds if one.number == 0 or one.new == samples[one.number]]
-    shape = log.read_shape(folder / "rounds" / "00" / "inputs.safetensors", "x")[1:]
+    shape = disk.read_shape(folder / "rounds" / "00" / "inputs.safetensors", "x")[1:]
     if not words.is_image(shape):
         return []
     columns = [_shown(folder / "rounds" / f"{number:02}", spoils.classes, bounds) for number in whole]

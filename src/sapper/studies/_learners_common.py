@@ -16,9 +16,9 @@ from sklearn.tree import DecisionTreeClassifier
 from torch import nn
 
 from sapper.data.dataset import Data
+from sapper.disk import write_bytes
 from sapper.foreign import Foreign
 from sapper.lab import Lab, answers
-from sapper.log import write_bytes
 from sapper.models import papernot, softmax
 from sapper.models.estimator_files import load_skops
 from sapper.models.estimators import from_estimator

@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 from torch import nn
 
-from sapper import log
+from sapper import disk
 from sapper.claims import Claim, Figure, Table, percent
 from sapper.foreign import Foreign
 from sapper.lab import Lab
@@ -116,7 +116,7 @@ def curve(lab: Lab, kind: str, how: Plan) -> Curve:
         lab.console.print(f"   {how.architecture} learns from {kind}", style="dim", highlight=False)
         oracle = victim(lab, kind)
         found = [Point(one.queries, one.agreement) for one in robbed(lab, oracle, how)]
-        log.write_json(path, found)
+        disk.write_json(path, found)
         shutil.rmtree(theft_folder(lab, oracle, how))
     return msgspec.json.decode(path.read_bytes(), type=Curve)
 

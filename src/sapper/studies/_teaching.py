@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from sapper.data.dataset import Data
 from sapper.data.loading import load_data
+from sapper.disk import write_bytes
 from sapper.lab import Lab
-from sapper.log import write_bytes
 from sapper.models.weights import fill, read_safetensors
 from sapper.tensors import Batch, Labels
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from sapper import log
+from sapper import disk
 from sapper.attacks.universal import PAPER, Universal
 from sapper.claims import Claim, Figure, Part, Table
 from sapper.lab import Lab, answers
@@ -64,7 +64,7 @@ def learned(lab: Lab, name: str, model: nn.Module, threat: str, count: int) -> P
         attack = fit(model, lab.samples("train", count).x, attack=learner, threat=threat, seed=lab.seed)
         assert isinstance(attack, Universal)
         assert attack.perturbation is not None
-        log.write_whole(path, attack.perturbation.save)
+        disk.write_whole(path, attack.perturbation.save)
     return Perturbation.load(path)
 
 
