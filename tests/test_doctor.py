@@ -14,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sapper import catalogue, disk, doctor, log, preflight, probes, run
+from sapper import catalogue, disk, doctor, log, meanings, preflight, probes, run
 from sapper.data.loading import load_data
 from sapper.models.model import Model
 from sapper.oracle import TorchOracle
@@ -171,7 +171,7 @@ def test_each_illness_is_named(name: str, tmp_path: Path) -> None:
     findings = audited(sick.module(), tmp_path, **sick.options)
     assert sick.warns <= ill(findings), {name: finding.evidence for name, finding in findings.items()}
     assert all(findings[check].remedy for check in ill(findings))
-    assert set(findings) <= set(doctor.MEANINGS)
+    assert set(findings) <= set(meanings.MEANINGS)
 
 
 @pytest.mark.parametrize(

@@ -290,14 +290,14 @@ def doctor(run: Path, /, *, json: Annotated[bool, Flag] = False) -> None:
         run: The run folder.
         json: Print the findings as JSON.
     """
-    from sapper.doctor import explain, print_findings
     from sapper.log import read_summary
+    from sapper.meanings import explain, print_findings
 
     findings = explain(read_summary(run).findings)
     if json:
-        import msgspec
+        from sapper.output import print_json
 
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(findings), indent=2).decode() + "\n")
+        print_json(findings)
         return
     print_findings(findings, stdout)
 
@@ -344,7 +344,7 @@ def attacks(
         access: Only those that a model is enough for which gives so much.
         json: Print them as JSON.
     """
-    from sapper.commands import list_attacks
+    from sapper.listings import list_attacks
 
     list_attacks(access, as_json=json, printer=stdout)
 
@@ -357,7 +357,7 @@ def show(name: str, /, *, json: Annotated[bool, Flag] = False) -> None:
         name: A name of `sapper attacks`.
         json: Print it as JSON.
     """
-    from sapper.commands import show_attack
+    from sapper.listings import show_attack
 
     show_attack(name, as_json=json, printer=stdout)
 
@@ -365,7 +365,7 @@ def show(name: str, /, *, json: Annotated[bool, Flag] = False) -> None:
 @app.command
 def threats() -> None:
     """Shows the taxonomy of threats: goals and capabilities, and which attacks serve each."""
-    from sapper.commands import show_taxonomy
+    from sapper.listings import show_taxonomy
 
     show_taxonomy(stdout)
 

@@ -8,7 +8,7 @@ import jinja2
 import polars as pl
 from markupsafe import Markup
 
-from sapper import disk, doctor, log, statistics
+from sapper import disk, log, meanings, statistics
 from sapper.report import charts, facts, gallery, matrices, vulnerability, words
 from sapper.report.facts import Facts, Trial
 from sapper.report.queries import queries
@@ -112,7 +112,7 @@ def _content(known: Facts) -> dict[str, Any]:
         "image": words.is_image(known.shape),
         "failures": [failure for trial in known.trials for failure in _failures(trial)],
         "tiles": _tiles(known),
-        "findings": doctor.explain(known.summary.findings),
+        "findings": meanings.explain(known.summary.findings),
     }
 
 
