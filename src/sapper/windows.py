@@ -36,26 +36,36 @@ def offsets(draws: Flat, side: Counts, size: tuple[int, int]) -> tuple[Tensor, T
     return (down - top[:, None])[:, None, :, None], (across - left[:, None])[:, None, None, :]
 
 
-def inside(down: Tensor, across: Tensor, side: Counts) -> Tensor:
-    """Flags of the features in the window."""
+def inside(down: Tensor, across: Tensor, side: Counts, dtype: torch.dtype) -> Tensor:
+    """1 for the features in the window, 0 for the others."""
     side = side[:, None, None, None]
-    return ((down >= 0) & (down < side)) & ((across >= 0) & (across < side))
+    return ((down >= 0) & (down < side)).to(dtype) * ((across >= 0) & (across < side)).to(dtype)
 
 
-def bump(down: Tensor, across: Tensor, side: Counts, window: Tensor, turned: Tensor, dtype: torch.dtype) -> Tensor:
+def bump(down: Tensor, across: Tensor, side: Counts, window: Tensor, turned: Tensor) -> Tensor:
     """A pyramid above its negative or, where turned, beside it; of length 1 (Andriushchenko et al. 2020, section 3.4).
 
     A feature at distance d from the middle of its half, in the direction where it is farther, has Σ 1/k² for k from d + 1.
     """
-    down, across = torch.where(turned, across, down), torch.where(turned, down, across)
     side = side[:, None, None, None]
-    half = side // 2
-    upper = down < half
-    middle = torch.where(upper, half // 2, half + (side - half) // 2)
-    distance = torch.maximum((down - middle).abs(), (across - half).abs()).minimum(half + 1)
+    half, dtype = side // 2, window.dtype
     sums = pad(torch.arange(1, int(half.max()) + 2, device=side.device, dtype=dtype).pow(-2).cumsum(0), (1, 0))
-    height = torch.where(window, sums[half + 1] - sums[distance], 0)
-    return unit(unit(height * upper) - unit(height * ~upper))
+
+    def heights(offset: Tensor, middle: Tensor) -> Tensor:
+        """As far as this direction allows."""
+        return sums[half + 1] - sums[(offset - middle).abs().minimum(half + 1)]
+
+    def split(offset: Tensor) -> tuple[Tensor, Tensor]:
+        """Flags of the first half, and the heights, in the direction in which one half follows the other."""
+        first = offset < half
+        return first.to(dtype), heights(offset, torch.where(first, half // 2, half + (side - half) // 2))
+
+    (above, below_each_other), (left, beside_each_other) = split(down), split(across)
+    vertical = torch.where(turned, heights(down, half), below_each_other)
+    horizontal = torch.where(turned, beside_each_other, heights(across, half))
+    height = torch.minimum(vertical, horizontal) * window
+    first = torch.where(turned, 1.0, above) * torch.where(turned, left, 1.0)
+    return unit(unit(height * first) - unit(height * (1 - first)))
 
 
 def unit(field: Tensor, over: tuple[int, ...] = (2, 3)) -> Tensor:

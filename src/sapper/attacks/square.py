@@ -76,7 +76,7 @@ class Square(Attack, norms={2, math.inf}, paper=PAPER):
         default = "margin" if case.goal.targets() is None else "cross_entropy"
         loss: Scalars = getattr(case.goal, default if self.loss == "paper" else self.loss)(logits)
         better = loss < state.loss
-        best = torch.where(per_row(better, case.x), state.x_adv, state.best)
+        best = torch.lerp(state.best, state.x_adv, per_row(better, case.x).to(case.x.dtype))
         propose = _square if case.threat.p == math.inf else _bump_for_bump
         x = image(case.x)
         x_adv = features_of(propose(case, x, image(best), self._area(case.age) * x[0, 0].numel()), case.x)
@@ -93,14 +93,11 @@ def _square(case: Case, x: Tensor, best: Tensor, area: Scalars) -> Tensor:
     colours, height, width = x.shape[1:]
     draws = noise.uniform(case.key, case.age, 2 + colours, x.dtype)
     side = area.sqrt().round().clamp(1, min(height, width)).long()
-    window = inside(*offsets(draws[:, :2], side, (height, width)), side)
+    window = inside(*offsets(draws[:, :2], side, (height, width)), side, x.dtype)
     sign = _signs(draws[:, 2:])
-    proposed = torch.where(window, case.threat.clip(x + case.budget * sign), best)
-    idle = (proposed == best).flatten(1).all(1)
-    if not bool(idle.any()):
-        return proposed
-    turned = torch.where(window, case.threat.clip(x - case.budget * sign), best)
-    return torch.where(per_row(idle, x), turned, proposed)
+    moved = (case.threat.clip(x + case.budget * sign) - best) * window
+    idle = per_row(moved.flatten(1).abs().amax(1) == 0, x)
+    return torch.lerp(best, case.threat.clip(x + case.budget * sign * (1 - 2 * idle.to(x.dtype))), window)
 
 
 def _bump_for_bump(case: Case, x: Tensor, best: Tensor, area: Scalars) -> Tensor:
@@ -110,14 +107,15 @@ def _bump_for_bump(case: Case, x: Tensor, best: Tensor, area: Scalars) -> Tensor
     side = area.sqrt().round().clamp_min(3).long()
     side = (side + (side + 1) % 2).clamp_max(min(height, width))  # odd, so that it has a middle
     down, across = offsets(draws[:, :2], side, (height, width))
-    first, second = inside(down, across, side), inside(*offsets(draws[:, 2:4], side, (height, width)), side)
+    first = inside(down, across, side, x.dtype)
+    second = inside(*offsets(draws[:, 2:4], side, (height, width)), side, x.dtype)
 
     change = (best - x) / case.budget
-    held = (change * (first | second)).square().sum((2, 3), keepdim=True)
+    held = (change * torch.maximum(first, second)).square().sum((2, 3), keepdim=True)
     unspent = (1 - change.square().sum((1, 2, 3), keepdim=True)).clamp_min(0) / colours
-    pyramid = bump(down, across, side, first, per_row(draws[:, 4] < 0.5, x), x.dtype)
+    pyramid = bump(down, across, side, first, per_row(draws[:, 4] < 0.5, x))
     fresh = unit(_signs(draws[:, 5:]) * pyramid + unit(change * first))
-    change = torch.where(first, fresh * (held + unspent).sqrt(), change * ~second)
+    change = torch.lerp(change * (1 - second), fresh * (held + unspent).sqrt(), first)
     return _spent(case, x, unit(change, (1, 2, 3)))
 
 
@@ -150,7 +148,9 @@ def _board(case: Case, x: Tensor) -> Tensor:
     tile = tile[:, :, (down // side).clamp(0, high - 1)][..., (across // side).clamp(0, wide - 1)]
     down, across = down[None, None, :, None], across[None, None, None, :]
     covered = (down >= 0) & (down < high * side) & (across >= 0) & (across < wide * side)
-    bumps = bump(down % side, across % side, torch.tensor([side], device=x.device), covered, tile[:, :1] < 0.5, x.dtype)
+    bumps = bump(
+        down % side, across % side, torch.tensor([side], device=x.device), covered.to(x.dtype), tile[:, :1] < 0.5
+    )
     return _spent(case, x, unit((tile[:, 1:] - 0.5).sign() * bumps, (1, 2, 3)))
 
 
