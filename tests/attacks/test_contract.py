@@ -284,6 +284,18 @@ def test_a_gradient_of_zero_does_no_harm(name: str, norm: str) -> None:
 
 
 @EACH_ON_LINEAR_MODELS
+def test_a_gradient_of_zero_does_no_harm_in_a_wide_box_either(name: str, norm: str) -> None:
+    """Where a step is long, 0 divided by almost 0 and multiplied by it is not a number any more."""
+    x, y = X * 255, torch.zeros(20, dtype=torch.int64)
+    within = BUDGETS[norm] if norm == "l0" else f"{norm}:{budget(norm) * 255}"
+    for threat in (within, f"{norm}:min") if METHODS[name].minimal else (within,):
+        model = constant_for(METHODS[name])
+        result = attacked(name, norm, model=model, x=x, y=y, threat=threat, bounds=(0.0, 255.0))
+        assert not result.found.any()
+        assert not result.broken.any()
+
+
+@EACH_ON_LINEAR_MODELS
 @pytest.mark.parametrize("scale", [1e-25, 1e-9])
 def test_a_tiny_gradient_is_followed_like_a_large_one(name: str, norm: str, scale: float) -> None:
     """With two classes the direction does not depend on how sure the model is."""

@@ -75,10 +75,10 @@ class DDN(Attack, norms={2}, paper=PAPER, minimal=True):
 
         way, _ = scaled(gradient)
         size = half_cosine(case.age, self.steps, 1.0, 0.01, case.x.dtype)
-        change = (state.x_adv - case.x).sub_(way * per_row(size * case.threat.unit / nonzero(norm(way, 2)), way))
+        change = (state.x_adv - case.x).sub_(way * per_row(size * case.threat.unit / norm(way, 2).clamp_min(1), way))
         grown = torch.where(reached, state.norm * (1 - self.gamma), state.norm * (1 + self.gamma))
         radius = torch.minimum(grown, state.most)
-        x_adv = case.threat.clip(case.x + change * per_row(radius / nonzero(norm(change, 2)), change))
+        x_adv = case.threat.clip(case.x + change / per_row(nonzero(norm(change, 2)), change) * per_row(radius, change))
         return Scaled(x_adv=x_adv, norm=radius, most=state.most)
 
     def _cotangent(self, case: Case, logits: Logits) -> Logits:

@@ -75,12 +75,12 @@ class FMN(Attack, norms={0, 1, 2, math.inf}, paper=PAPER, minimal=True):
         best = torch.where(reached, torch.minimum(state.best, come), state.best)
         radius = self._radius(case, state.radius, best, reached)
         if case.threat.p:  # a little beyond the linearised boundary
-            ahead = come + margin.abs() / largest / nonzero(norm(way, _DUAL[case.threat.p]))
+            ahead = come + margin.abs() / largest / norm(way, _DUAL[case.threat.p]).clamp_min(1)
             beyond = ahead * (1 + self._annealed(case, _LEAST_GAMMA, self.gamma))
             radius = torch.where(best.isinf(), beyond, radius)
         radius = radius.minimum(case.threat.farthest(case.x)).clamp_max(case.budget)
 
-        size = self.step_size * case.threat.unit * self._annealed(case, 0.01, 1.0) / nonzero(norm(way, 2))
+        size = self.step_size * case.threat.unit * self._annealed(case, 0.01, 1.0) / norm(way, 2).clamp_min(1)
         x_adv = case.threat.within(state.x_adv - way * per_row(size, way), case.x, radius)
         return Bounded(x_adv=x_adv, radius=radius, best=best)
 
