@@ -218,7 +218,11 @@ def test_the_logits_ratio_is_as_published_and_the_same_however_sure_the_model_is
     z = torch.tensor([[4.0, 7.0, 1.0, 3.0, 2.0], [9.0, 7.0, 1.0, 3.0, 2.0]])
     label, target = torch.tensor([0, 0]), torch.tensor([3, 1])
     assert Untargeted(label).dlr(z).tolist() == pytest.approx([-3 / 4, 2 / 6])  # Eq. 6, turned round: it falls
-    assert Targeted(label, target).dlr(z).tolist() == pytest.approx([1 / (7 - 2.5), 2 / (9 - 2.5)])  # Eq. 7
+    through = Untargeted(label).through(target)
+    assert through.dlr(z).tolist() == pytest.approx([1 / (7 - 2.5), 2 / (9 - 2.5)])  # Eq. 7
+    assert Targeted(label, target).dlr(z).tolist() == pytest.approx(
+        [4 / (7 - 2.5), 2 / (9 - 2.5)]
+    )  # all must be passed
     torch.testing.assert_close(Untargeted(label).dlr(1000 * z), Untargeted(label).dlr(z))
     torch.testing.assert_close(Targeted(label, target).dlr(1000 * z), Targeted(label, target).dlr(z))
 

@@ -47,8 +47,8 @@ class Goal(ABC):
     @abstractmethod
     def dlr(self, logits: Logits) -> Scalars:
         """Difference of logits ratio (Croce and Hein 2020, Eq. 6 and 7): the margin in units of the logits' own spread, so
-        that it does not depend on how sure the model is. With three classes the last one is the fourth too, with two it is
-        the margin.
+        that it does not depend on how sure the model is. With too few classes for that it is the margin: two, or three where
+        a class is aimed at, which may itself be the last.
         """
 
     @abstractmethod
@@ -64,6 +64,10 @@ class Goal(ABC):
     @abstractmethod
     def rivals(self, logits: Logits, most: int) -> LabelSets:
         """The classes through which an attack may seek the goal, at most so many, likeliest first: see `rival`."""
+
+    @abstractmethod
+    def through(self, rival: Labels) -> "Goal":
+        """The same, sought through one of its rivals alone."""
 
     @abstractmethod
     def lead(self, logits: Logits, rival: Labels) -> Logits:
@@ -138,6 +142,9 @@ class Untargeted(Goal):
         last = min(self.top - 1 + most, logits.shape[1] - 1)
         return others.topk(last, dim=1).indices[:, self.top - 1 :]
 
+    def through(self, rival: Labels) -> Goal:
+        return Targeted(self.label, rival, is_means=True, confidence=self.confidence)
+
     def lead(self, logits: Logits, rival: Labels) -> Logits:
         return _difference(logits, self.label, rival)
 
@@ -154,6 +161,8 @@ class Targeted(Goal):
     """One given class a row, for samples of every class or of one source class."""
 
     target: Labels
+    is_means: bool = field(default=False, kw_only=True)
+    """Only a way away from the label: the logits' ratio compares the target with the label alone (Eq. 7)."""
 
     def reached(self, predicted: Labels, logits: Logits | None = None) -> Mask:
         return self._confident(predicted == self.target, logits)
@@ -165,13 +174,17 @@ class Targeted(Goal):
         return _best_other(logits, self.target) - _of(logits, self.target) + self.confidence
 
     def dlr(self, logits: Logits) -> Scalars:
-        return (_of(logits, self.label) - _of(logits, self.target)) / _spread(logits, 3, 4)
+        ahead = _of(logits, self.label) - _of(logits, self.target) if self.is_means else self.margin(logits)
+        return ahead / (_spread(logits, 3, 4) if logits.shape[1] > 3 else 1.0)
 
     def rival(self, logits: Logits, rank: int) -> Labels:
         return self.target
 
     def rivals(self, logits: Logits, most: int) -> LabelSets:
         return self.target[:, None]
+
+    def through(self, rival: Labels) -> Goal:
+        return self
 
     def lead(self, logits: Logits, rival: Labels) -> Logits:
         return _difference(logits, logits.scatter(1, rival[:, None], -torch.inf).argmax(1), rival)

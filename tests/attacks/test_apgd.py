@@ -10,7 +10,7 @@ from sapper.errors import UsageError
 from sapper.goal import Targeted, Untargeted
 from sapper.oracle import TorchOracle
 from sapper.threat import Threat
-from toys import case_of, linear, network, predict, random_linear, samples
+from toys import case_of, drawn, linear, network, predict, random_linear, samples
 
 MODEL = network(seed=1)
 X, Y = samples(MODEL, rows=20)
@@ -163,3 +163,18 @@ def test_it_breaks_more_than_projected_descent_of_as_many_steps() -> None:
 def test_a_rank_below_0_is_refused() -> None:
     with pytest.raises(UsageError, match="rival"):
         APGD(rival=-1)
+
+
+@pytest.mark.parametrize(("classes", "seed"), [(3, 2), (5, 1)])
+def test_dlr_reaches_targets_that_another_class_stands_before(classes: int, seed: int) -> None:
+    """Against the label alone the target's logit may rise as it likes while a third class stays the largest."""
+    model = random_linear(features=12, classes=classes, seed=seed)
+    x = drawn(60, 12)
+    y = predict(model, x)
+    target = (y + 1) % classes
+    dlr, plain = (
+        sapper.craft(model, x, y, attack=attack, threat="linf:0.3", targets=target).found.sum()
+        for attack in ("apgd:loss=dlr", "pgd:steps=100")
+    )
+    assert plain > 10
+    assert dlr >= plain

@@ -24,7 +24,7 @@ import torch
 from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
 from sapper.errors import UsageError, require_positive
-from sapper.goal import Goal, Targeted
+from sapper.goal import Goal
 from sapper.oracle import GradientOracle
 from sapper.tensors import Batch, Mask, Scalars, choose
 
@@ -97,7 +97,7 @@ class APGD(Attack, norms={1, 2, math.inf}, paper=PAPER):
         done = none
         if self.rival:
             rivals = case.goal.rivals(oracle.logits(case.x), self.rival)
-            goal, done = Targeted(case.goal.label, rivals[:, -1]), none | (rivals.shape[1] < self.rival)
+            goal, done = case.goal.through(rivals[:, -1]), none | (rivals.shape[1] < self.rival)
         one = torch.ones_like(case.age, dtype=x.dtype)
         return Descending(
             x_adv=x,

@@ -24,7 +24,6 @@ from sapper.attack import Attack, Case, State
 from sapper.citation import Paper
 from sapper.constant_search import ConstantSearch
 from sapper.errors import require_positive
-from sapper.goal import Targeted
 from sapper.limited_memory import Memory
 from sapper.oracle import GradientOracle
 from sapper.tensors import Batch, Flat, Logits, Mask, Scalars, nonzero, per_row
@@ -143,5 +142,5 @@ class LBFGS(Attack, norms={2}, paper=PAPER, minimal=True):
 
 def _cross_entropy(case: Case, logits: Logits) -> tuple[Scalars, Logits]:
     """Of the class to go for, and its cotangent. The untargeted one has no gradient where the model is sure."""
-    wanted = Targeted(case.goal.label, case.goal.rivals(logits, 1)[:, 0])
+    wanted = case.goal.through(case.goal.rivals(logits, 1)[:, 0])
     return wanted.cross_entropy(logits), wanted.cotangent("cross_entropy", logits)
