@@ -18,7 +18,7 @@ from sapper.citation import Paper
 from sapper.descent import half_cosine
 from sapper.errors import UsageError, require_positive
 from sapper.oracle import GradientOracle
-from sapper.tensors import Mask, Scalars, nonzero, per_row, scaled
+from sapper.tensors import Mask, Scalars, per_row, scaled
 from sapper.threat import norm
 
 PAPER = Paper(
