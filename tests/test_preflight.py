@@ -79,8 +79,10 @@ def test_probabilities_are_not_logits() -> None:
     assert set(warned(Wrapped(lambda z: z.softmax(1)))) == {"outputs are logits"}
 
 
-def test_outputs_between_0_and_1_that_are_no_distribution_are_let_pass() -> None:
-    assert set(warned(Wrapped(lambda z: z.sigmoid()))) == set()
+def test_outputs_between_0_and_1_that_are_no_distribution_are_flat_logits() -> None:
+    found = warned(Wrapped(lambda z: z.sigmoid()))
+    assert set(found) == {"outputs are logits"}
+    assert "leads by less than" in found["outputs are logits"].evidence
 
 
 def test_saturated_logits_are_reported() -> None:
@@ -106,7 +108,7 @@ def test_a_model_that_mixes_the_rows_of_a_batch_is_reported() -> None:
 
 
 def test_a_constant_model_is_at_chance() -> None:
-    found = warned(Wrapped(lambda z: 0 * z + torch.arange(4.0)))
+    found = warned(Wrapped(lambda z: 0 * z + 9 * torch.arange(4.0)))
     assert set(found) == {"clean accuracy", "gradients"}
     assert "zero at 64 of 64" in found["gradients"].evidence
     assert "guessing gives 25.0%" in found["clean accuracy"].evidence

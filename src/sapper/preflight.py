@@ -29,6 +29,7 @@ _ASKED_AGAIN = 4  # by an endpoint, whose answers else come from its ledger
 _LOOKED_AT = 128  # samples on which other normalisations are tried
 _CHANCE = 8  # samples that another normalisation puts right, as few would by luck
 _SATURATED = 80  # a lead of logits whose exp(-lead) float32 just holds
+_FLAT = 2  # a lead with which even the surest samples have probabilities below 0.9
 _USUAL = 10  # what a remedy makes of it
 CALLS = 8
 """Of a randomised model, averaged into one answer."""
@@ -227,23 +228,25 @@ def _outputs(logits: Logits, given: Access, *, heal: bool) -> tuple[list[Finding
     if given == "scores":  # there is no slope to be lost in rounding
         return [sound], Remedies()
     first, second = logits.topk(2, dim=1).values.unbind(1)
-    saturated = float((first - second > _SATURATED).double().mean())
-    if saturated <= 0.01:
-        return [sound], Remedies()
     lead = (first - second).double()
-    scale = 2.0 ** round(math.log2(float(lead[lead > _SATURATED].quantile(0.9)) / _USUAL))
-    finding = Finding(
-        name,
-        verdict,
-        f"on {saturated:.1%} of the samples the largest logit leads by more than {_SATURATED}",
-        "the gradient of cross-entropy underflows there and attacks by it fail: "
-        + (
-            f"the attacks were shown the logits divided by {scale:g}, which changes no prediction"
-            if heal
-            else "divide the logits by a number, which changes no prediction, or attack with loss=margin"
-        ),
+    saturated, usual = lead > _SATURATED, float(lead.quantile(0.9))
+    if float(saturated.double().mean()) > 0.01:
+        usual = float(lead[saturated].quantile(0.9))
+        evidence = f"on {float(saturated.double().mean()):.1%} of the samples the largest logit leads by more than {_SATURATED}"
+        why = "the gradient of cross-entropy underflows there and attacks by it fail"
+    elif 0 < usual < _FLAT:
+        evidence = f"on nine samples in ten the largest logit leads by less than {usual:.2g}"
+        why = "cross-entropy leads away from all other classes alike there, rather than towards the nearest"
+    else:
+        return [sound], Remedies()
+    scale = 2.0 ** round(math.log2(usual / _USUAL))
+    by = f"divided by {scale:g}" if scale > 1 else f"multiplied by {1 / scale:g}"
+    done = (
+        f"the attacks were shown the logits {by}, which changes no prediction"
+        if heal
+        else f"have the logits {by}, which changes no prediction, or attack with loss=margin"
     )
-    return [finding], Remedies(scale=scale if heal else 1.0)
+    return [Finding(name, verdict, evidence, f"{why}: {done}")], Remedies(scale=scale if heal else 1.0)
 
 
 def _gradients(

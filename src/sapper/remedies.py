@@ -1,7 +1,7 @@
 """What is done about a model that hides its gradients, before it is attacked: other outputs of the same decisions.
 
 Each remedy leaves the model's predictions as they are, and only the attacks are shown it: what they find is judged by the
-model itself.
+model itself, of a randomised one by the mean of as many calls.
 """
 
 import copy
@@ -19,7 +19,7 @@ class Remedies(msgspec.Struct, frozen=True):
     logarithm: bool = False
     """Outputs are probabilities: their logarithms are the logits that a softmax has flattened."""
     scale: float = 1.0
-    """Logits are divided by it, a power of 2 so that no two become equal."""
+    """Logits are divided by it, a power of 2 so that no two become equal; below 1 where they are flat."""
     calls: int = 1
     """Outputs are the mean over so many calls: a randomised model's expectation."""
     noise: float = 0.0
