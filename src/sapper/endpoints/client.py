@@ -60,9 +60,9 @@ class Pace:
 class _AgainError(Exception):
     """One try failed, another may not."""
 
-    def __init__(self, reason: str, outcome: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, outcome: str, wait: float | None = None, advice: str = "") -> None:
         super().__init__(reason)
-        self.outcome, self.wait = outcome, wait
+        self.outcome, self.wait, self.advice = outcome, wait, advice
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,8 @@ class Client:
             except _AgainError as error:
                 note(attempt, time.perf_counter() - begin, error.outcome)
                 if attempt == self._settings.tries:
-                    raise RunError(self._told(url, f"{error}, {attempt} times; {GOES_ON}.")) from None
+                    advice = f"; {error.advice}" if error.advice else ""
+                    raise RunError(self._told(url, f"{error}, {attempt} times; {GOES_ON}{advice}.")) from None
                 self._wait(attempt, error.wait)
             except RunError:
                 note(attempt, time.perf_counter() - begin, "refused")
@@ -145,7 +146,7 @@ class Client:
         try:
             return read(reply)
         except BadAnswerError as error:
-            raise _AgainError(str(error), "bad answer") from None
+            raise _AgainError(str(error), "bad answer", advice=error.advice) from None
 
     def _reply(self, method: str, address: str, body: bytes | None) -> Reply:
         """One reply, at the address or where on the same host it leads."""

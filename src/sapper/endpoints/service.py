@@ -24,6 +24,13 @@ Answer = list[float] | int | str
 class BadAnswerError(Exception):
     """An answer that is none; another try may get a better one."""
 
+    def __init__(self, what: str, advice: str = "") -> None:
+        """Args:
+        advice: What to do where no try does.
+        """
+        super().__init__(what)
+        self.advice = advice
+
 
 @dataclass(frozen=True)
 class Encoding:

@@ -1,7 +1,7 @@
 """The ledger of an endpoint: every row that was sent, every answer, every request; on disk, so that none is paid for twice.
 
 One SQLite file an endpoint, in the user's cache, shared by all runs. Nothing in it is ever deleted, or changed but for the
-count of what each account has sent. A row is noted
+count of what each account has sent, and for answers that do not go with the others, which are asked again. A row is noted
 before it is sent and its answer as soon as it is there, each in a transaction, so a kill loses at most what was on its way.
 """
 
@@ -76,6 +76,12 @@ class Store:
         found = self._among("SELECT input, answer FROM answers WHERE nth = ? AND input IN ({})", keys, nth)
         return {key: msgspec.json.decode(text) for key, text in found}
 
+    def some(self, count: int) -> list[Answer]:
+        """First answers to rows that are as good as drawn: they lie in the order of their digests."""
+        with self._lock, self._told():
+            found = self._base.execute("SELECT answer FROM answers WHERE nth = 0 LIMIT ?", (count,)).fetchall()
+        return [msgspec.json.decode(text) for (text,) in found]
+
     def sent(self, account: str, keys: Sequence[bytes], nth: int = 0) -> set[bytes]:
         """Those that this account has been charged with."""
         found = self._among(
@@ -108,7 +114,7 @@ class Store:
         now = time.time()
         rows = [(key, nth, msgspec.json.encode(answer).decode(), now) for key, answer in answers.items()]
         with self._transaction():
-            self._base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
+            self._base.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
 
     def note_request(self, account: str, rows: int, attempt: int, seconds: float, outcome: str) -> None:
         """Written along with what is written next."""
