@@ -120,6 +120,23 @@ def test_a_randomised_endpoint_is_found_out_past_the_ledger(tmp_path: Path) -> N
         assert served.total == before
 
 
+def test_a_token_in_an_address_is_kept_by_its_name_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_TOKEN", "hush-hush")
+    with serving(metadata={"platform": "p"}) as served:
+        for number, path in enumerate(("invocations", "v2/models/m")):
+            run, url = tmp_path / str(number), f"{served.url}/{path}?api_key="
+            for command in ("audit", "steal"):
+                words = (f"{url}hush-hush", "--data" if command == "audit" else "--seed-data", "digits")
+                answer = ask(command, *words, *(() if command == "audit" else ("--budget", "300")), "--out", run)
+                assert answer.code == 2
+                assert "api_key=${NAME}" in answer.err
+                assert "hush" not in answer.out + answer.err
+            audit(f"{url}${{API_TOKEN}}", *OPTIONS, "--out", run, "--budget", "60", "--no-doctor")
+            assert "api_key=${API_TOKEN}" in log.read_environment(run)["command"]
+    for file in tmp_path.rglob("*"):
+        assert file.is_dir() or b"hush-hush" not in file.read_bytes(), file
+
+
 def test_a_token_is_in_no_file_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_TOKEN", "hush-hush")
     with serving() as served:

@@ -223,6 +223,8 @@ def test_tokens_come_from_the_environment_and_stay_there(tmp_path: Path, monkeyp
         ('url = "http://host/x"\nbody = "[$rows]"\nscores = "p["', "a path in JMESPath"),
         ('url = "http://host/x"\nscores = "p"\nlabels = "p"', "labels or scores, got both"),
         ('url = "http://host/x"\n[headers]\nAuthorization = "Bearer abc"', "one that is written out"),
+        ('url = "http://host/x"\n[headers]\nX-A = "a\\nb"', "a header of one line in Latin-1, got another one: 'X-A'"),
+        ('url = "http://host/x"\n[headers]\n"X A" = "a"', "a header of one line in Latin-1, got another one: 'X A'"),
         ('url = "http://host/invocations"', "expected data, or a TOML file that says scores or labels"),
         ('url = "http://host/invocations"\nlabels = "p"', "expected the number of classes"),
         ("url =", "a TOML file that describes an endpoint"),
@@ -238,6 +240,37 @@ def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     with pytest.raises(UsageError, match="without a password") as told:
         read_settings("https://me:hush@host/invocations")
     assert "hush" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["api_key", "apiKey", "access_token", "X-Amz-Signature", "sig", "code", "auth", "pass%77ord"]
+)
+def test_a_token_that_is_written_out_in_an_address_is_refused_and_not_repeated(name: str, tmp_path: Path) -> None:
+    for url in (f"https://host/invocations?v=1&{name}=hush", f"https://host/v2/models/m?{name}=${{A}}hush#v"):
+        for reference in (url, described(tmp_path, f'url = "{url}"')):
+            with pytest.raises(UsageError, match=r"from the environment, as in '.*=\$\{NAME\}'.*written out") as told:
+                read_settings(reference)
+            assert "hush" not in str(told.value)
+    for fine in (f"{name}=${{NAME}}", "author=me", "max_tokens=10", "encoding=x", "design=2", "keyword=a", ""):
+        assert read_settings(f"https://host/invocations?{fine}").url.endswith(f"?{fine}")
+
+
+@pytest.mark.parametrize("token", ["hu\nsh", "hu\r\nsh", "hu\0sh", "hush\x7f!", "hush€"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(UsageError, match="of one line in Latin-1 in the environment's variable SAPPER_TOKEN") as told:
+        Secrets({"SAPPER_TOKEN": token}).filled("Bearer ${SAPPER_TOKEN}")
+    assert not {"hu", "sh"} & set(str(told.value).split())
+    assert "hush" not in str(told.value)
+
+
+def test_a_token_may_end_in_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as served:
+        monkeypatch.setenv("SAPPER_TOKEN", " hush-4\r\n")
+        load_model(f"{served.url}/invocations", like=DATA)
+        assert served.headers[-1]["Authorization"] == "Bearer hush-4"
+        monkeypatch.setenv("SAPPER_TOKEN", "\n")
+        load_model(f"{served.url}/v2/models/m", like=DATA)
+        assert "Authorization" not in served.headers[-1]
 
 
 def test_what_stands_before_the_endpoint_is_before_its_first_answers_too() -> None:
