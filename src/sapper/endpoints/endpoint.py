@@ -109,14 +109,28 @@ class Endpoint:
         self.kind = kind
         self.is_spent = False
         """A row has gone without an answer."""
+        self._run = terms.account
+
+    def runs_in(self, folder: str, *, is_there: bool) -> None:
+        """Whose second answers are asked for: a folder's that is there, or, until it is, of the run that will make it.
+
+        A run that goes on finds those that it has; one that begins where another's folder was deleted asks anew.
+        """
+        to_be = f"{folder} to be"
+        if is_there:
+            self.store.rename(to_be, folder)
+        self._run = folder if is_there else to_be
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Labels (rows,) or scores (rows, classes)."""
         return self._array(self.answers(x))
 
     def again(self, x: np.ndarray) -> np.ndarray:
-        """Asks for second answers, each row by itself, past the first ones in the ledger; they are kept and counted too."""
-        return self._array(self.answers(x, nth=1, rows=1))
+        """Asks for second answers, each row by itself, past the first ones in the ledger; they are kept and counted too.
+
+        Each run has its own, which show whether the endpoint is still the one that the ledger knows.
+        """
+        return self._array(self.answers(x, nth=self.store.asking(self._run), rows=1))
 
     def answers(self, x: np.ndarray, nth: int = 0, rows: int | None = None) -> list[Answer | None]:
         """A row's answer; None where there is none to be had. What the ledger has of another kind is asked again."""

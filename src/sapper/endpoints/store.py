@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS charged (account TEXT PRIMARY KEY, row_count INTEGER)
 CREATE TABLE IF NOT EXISTS answers (
     input BLOB, nth INTEGER, answer TEXT NOT NULL, at REAL, PRIMARY KEY (input, nth)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS requests (account TEXT, at REAL, row_count INTEGER, attempt INTEGER, seconds REAL, outcome TEXT);
+CREATE TABLE IF NOT EXISTS askings (run TEXT PRIMARY KEY, nth INTEGER);
 CREATE TABLE IF NOT EXISTS known (account TEXT, at REAL, row_count INTEGER);
 CREATE INDEX IF NOT EXISTS by_account ON requests (account);
 """
@@ -107,6 +108,21 @@ class Store:
                 return False
         return True
 
+    def asking(self, run: str) -> int:
+        """Which asking, after the first, is this run's own; the same whenever it goes on."""
+        with self._transaction():
+            self._base.execute(
+                "INSERT OR IGNORE INTO askings SELECT ?, 1 + COALESCE((SELECT MAX(nth) FROM askings), "
+                "(SELECT MAX(nth) FROM answers), 0)",
+                (run,),
+            )
+        return self._one("SELECT nth FROM askings WHERE run = ?", run)
+
+    def rename(self, run: str, name: str) -> None:
+        """The run is called otherwise from now on; nothing where there is none of this name."""
+        with self._transaction():
+            self._base.execute("UPDATE OR REPLACE askings SET run = ? WHERE run = ?", (name, run))
+
     def charged(self, account: str) -> int:
         return self._one("SELECT COALESCE(SUM(row_count), 0) FROM charged WHERE account = ?", account)
 
@@ -151,9 +167,9 @@ class Store:
             with self._lock, self._told():
                 yield from self._base.execute(query.format(",".join("?" * len(part))), (*values, *part)).fetchall()
 
-    def _one(self, query: str, account: str) -> int:
+    def _one(self, query: str, value: str) -> int:
         with self._lock, self._told():
-            return self._base.execute(query, (account,)).fetchone()[0]
+            return self._base.execute(query, (value,)).fetchone()[0]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
