@@ -17,7 +17,7 @@ from sapper.endpoints.service import BadAnswerError, Encoding, row_answers
 from sapper.endpoints.settings import Secrets, Settings, read_settings
 from sapper.errors import DataError, ModelError, RunError, SapperError, UsageError
 from sapper.models.loading import load_model
-from servers import classifier, serving
+from servers import Handler, classifier, serving
 
 X = np.random.default_rng(1).random((12, 1, 8, 8)).astype(np.float32)
 DATA = Data("noise", torch.from_numpy(X), torch.arange(12) % 10, tuple(map(str, range(10))))
@@ -107,6 +107,22 @@ def test_metadata_say_what_is_sent(shape: list, datatype: str, sent: list[int]) 
     assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("pixels" if inputs else "input-0", datatype, sent)
     assert tensor["data"] == X.astype(np.float64).ravel().tolist()
     assert service.url == "http://host/v2/models/m/infer"
+
+
+@pytest.mark.parametrize("code", [400, 500])
+def test_where_metadata_name_no_inputs_the_error_says_how_to_send_rows_flat(code: int, tmp_path: Path) -> None:
+    def refuse(handler: Handler) -> None:
+        handler.reply(code, {"error": "expected 2 dimensions"})
+
+    with serving(metadata=METADATA, rude=dict.fromkeys(range(1, 5), refuse)) as served:
+        lines = (f'url = "{served.url}/v2/models/m"', "tries = 2", "backoff = 0")
+        advice = r'metadata name no inputs, .* give a TOML file with this url and encoding = "flat"\.'
+        with pytest.raises(RunError, match=rf"status {code} ?.* goes on where it was.*; its {advice}"):
+            load_model(described(tmp_path, *lines), like=DATA)
+        with pytest.raises(RunError, match=r"goes on where it was[^;]*\."):  # it is flat already
+            load_model(described(tmp_path, *lines, 'encoding = "flat"'), like=DATA)
+        served.rude.clear()
+        assert_scores(described(tmp_path, *lines, 'encoding = "flat"'), like=DATA)
 
 
 def test_channels_go_where_the_endpoint_wants_them_and_whole_numbers_are_rounded() -> None:

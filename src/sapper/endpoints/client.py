@@ -30,6 +30,8 @@ PATIENCE = 300.0
 _LONGEST_WAIT = 60.0
 _LARGEST = 256 << 20  # bytes of an answer
 _AGAIN = (408, 425, 429)
+_OF_THE_BODY = (400, 415, 422, 500, 501)
+"""What servers say to a body that they cannot take."""
 _HOPS = 3
 
 GOES_ON = "what was answered is kept: the same command goes on where it was"
@@ -93,6 +95,8 @@ class Client:
         self._pace, self.stop = Pace(rate), threading.Event()
         self._pool = _pool(settings)
         self._has_answered = False
+        self.advice = ""
+        """What to do where the server cannot take what it is sent."""
 
     def close(self) -> None:
         self._pool.clear()
@@ -186,7 +190,7 @@ class Client:
         status = reply.status
         if 200 <= status < 300 or (absent and status in (404, 405, 501)):
             return
-        line = first_line(reply.content)
+        line, advice = first_line(reply.content), self.advice if status in _OF_THE_BODY else ""
         if 300 <= status < 400:
             there = urlsplit(reply.headers.get("Location", ""))
             raise RunError(
@@ -199,9 +203,12 @@ class Client:
                 raise RunError(
                     self._told(url, f"asks to wait {wait:.0f} s (status {status}, {line!r}); {GOES_ON}, later.")
                 )
-            raise _AgainError(f"answered with status {status} ({line!r})", str(status), wait)
+            raise _AgainError(f"answered with status {status} ({line!r})", str(status), wait, advice)
+        advice = f"; {advice}" if advice else ""
         raise RunError(
-            self._told(url, f"refused the request with status {status}: {line!r}; {GOES_ON} once that is mended.")
+            self._told(
+                url, f"refused the request with status {status}: {line!r}; {GOES_ON} once that is mended{advice}."
+            )
         )
 
     def _wait(self, attempt: int, asked: float | None) -> None:

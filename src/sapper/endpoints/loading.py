@@ -44,6 +44,7 @@ def load_endpoint(reference: str, like: Data | None, terms: Terms, least: int = 
     settings = read_settings(reference)
     client = Client(settings, terms.rate)
     service = _protocol(settings).service(settings, client.get, like.shape if like else None)
+    client.advice = service.advice
     identity = msgspec.json.encode([settings.identity(), service.identity], order="sorted")
     folder, name = cache() / "endpoints", slug(urlsplit(settings.url).netloc)
     about = {"url": settings.url, "description": service.description}

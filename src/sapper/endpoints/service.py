@@ -96,6 +96,8 @@ class Service:
     input_shape: tuple[int, ...] | None = None
     identity: bytes = b""
     """What the protocol has found beside the settings that answers depend on."""
+    advice: str = ""
+    """What may be wrong where the endpoint refuses, or fails at, whatever is asked."""
 
     @property
     def is_single(self) -> bool:
