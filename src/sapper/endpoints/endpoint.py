@@ -128,9 +128,14 @@ class Endpoint:
     def again(self, x: np.ndarray) -> np.ndarray:
         """Asks for second answers, each row by itself, past the first ones in the ledger; they are kept and counted too.
 
-        Each run has its own, which show whether the endpoint is still the one that the ledger knows.
+        Each run has its own, which show whether the endpoint is still the one that the ledger knows. Where the budget of a
+        run that is done again does not reach for them, those it paid for before serve.
         """
-        return self._array(self.answers(x, nth=self.store.asking(self._run), rows=1))
+        nth = self.store.asking(self._run)
+        keys = [key_of(one) for one in self.service.inputs(x) if one is not None]
+        if len(self._affordable(keys, nth)) < len(keys):
+            nth = self.store.last_asking(self.terms.account) or nth
+        return self._array(self.answers(x, nth, rows=1))
 
     def answers(self, x: np.ndarray, nth: int = 0, rows: int | None = None) -> list[Answer | None]:
         """A row's answer; None where there is none to be had. What the ledger has of another kind is asked again."""

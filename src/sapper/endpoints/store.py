@@ -118,6 +118,10 @@ class Store:
             )
         return self._one("SELECT nth FROM askings WHERE run = ?", run)
 
+    def last_asking(self, account: str) -> int:
+        """The last that the account has been charged with; 0 where there is none but the first."""
+        return self._one("SELECT COALESCE(MAX(nth), 0) FROM sent WHERE account = ?", account)
+
     def rename(self, run: str, name: str) -> None:
         """The run is called otherwise from now on; nothing where there is none of this name."""
         with self._transaction():
