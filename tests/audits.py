@@ -99,13 +99,18 @@ def files(run: Path) -> list[str]:
 
 
 def assert_same_run(run: Path, other: Path) -> None:
-    """Two runs with the same rows, up to the time they took, and the same tensors to the bit."""
+    """Two runs with the same rows, up to the time they took, and the same tensors to the bit.
+
+    Each asks an endpoint for second answers of its own.
+    """
     names = [path.relative_to(run) for path in shards(run)]
     assert names == [path.relative_to(other) for path in shards(other)]
     whole = [path.name for path in run.glob("*.parquet")]
     assert sorted(whole) == sorted(path.name for path in other.glob("*.parquet"))
     for path in [*names, *whole]:
         one, two = (pl.read_parquet(folder / path, glob=False).select(pl.exclude("seconds")) for folder in (run, other))
+        if path == "queries.parquet":
+            one, two = one.filter(asking=0), two.filter(asking=0)
         assert_frame_equal(one, two, check_exact=True)
     for path, name in [(path, "x_adv") for path in names] + [(Path("samples"), "x")]:
         np.testing.assert_array_equal(tensors(run / path, name), tensors(other / path, name))

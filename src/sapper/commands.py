@@ -17,6 +17,7 @@ from sapper.claims import Scale
 from sapper.data.dataset import Data
 from sapper.data.loading import load_data
 from sapper.endpoints.endpoint import Terms
+from sapper.endpoints.settings import is_reference, read_settings
 from sapper.ensembles import ensemble
 from sapper.errors import RunError, UsageError, require_positive
 from sapper.foreign import access
@@ -118,6 +119,7 @@ def run_steal(
     printer: Console,
 ) -> None:  # fmt: skip
     spec.asks(sys.maxsize)  # what can be refused before anything is loaded
+    _check_reference(spec.endpoint)
     console.print(f"loading {spec.seed_data} and {spec.endpoint}", style="dim", markup=False, highlight=False)
     data = load_data(spec.seed_data, split=spec.split, bounds=spec.bounds)
     spec = replace(spec, data_digest=data.digest())
@@ -182,6 +184,7 @@ def list_studies(printer: Console) -> None:
 
 def _check_early(spec: Spec) -> None:
     """What can be refused before anything is loaded."""
+    _check_reference(spec.model)
     GoalSpec.parse(spec.goal)
     for name in ("limit", "quantize", "queries", "batch_size"):
         require_positive(name.replace("_", "-"), getattr(spec, name))
@@ -198,6 +201,12 @@ def _check_early(spec: Spec) -> None:
         jobs(spec)
     for attack in spec.attacks:
         catalogue.attack(attack)
+
+
+def _check_reference(reference: str) -> None:
+    """An address that holds a token is refused before it is shown."""
+    if is_reference(reference):
+        read_settings(reference)
 
 
 def _loaded(reference: str, spec: Spec | Theft, like: Data, terms: Terms) -> Model:

@@ -83,7 +83,7 @@ VULNERABILITY = {
 QUERY = {
     "sent": pl.Float64,  # seconds since 1970
     "input": pl.String,  # SHA-256 of the bytes that stood for the row in its request
-    "asking": pl.Int64,  # 0 for the first time that this row was asked, 1 for a second answer that a check wanted
+    "asking": pl.Int64,  # 0 for the first time that this row was asked, from 1 for a second answer, a number a run
     "answer": pl.String,  # label or scores as JSON; null where none came
     "answered": pl.Float64,
 }

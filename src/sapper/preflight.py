@@ -86,6 +86,8 @@ def inspect(
         )
     _check_finite(logits)
     repeats = _repeats(once, again, averaged=averaged)
+    if endpoint is not None and repeats.verdict != "ok":
+        repeats = _another(repeats, str(endpoint.store.path), len(again))
     outputs, remedies = _outputs(logits, given, heal=heal)
     is_random = repeats.verdict != "ok"
     rows_apart = _rows_apart(logits[: len(alone)], alone, is_random=is_random)
@@ -171,6 +173,17 @@ def _repeats(logits: Logits, again: Logits, *, averaged: bool) -> Finding:
         f"a second pass moved the logits by up to {change:.3g} and changed {flipped:.1%} of the predictions",
         f"{average}robustness figures of a randomised model are too good unless the attack averages over its noise: judge "
         "with care, and audit the model without its noise too",
+    )
+
+
+def _another(repeats: Finding, ledger: str, rows: int) -> Finding:
+    """Of an endpoint, whose first answers may be an earlier run's: it is randomised, or no longer the same."""
+    return Finding(
+        repeats.check,
+        repeats.verdict,
+        f"{rows} samples that the ledger knows were asked again: {repeats.evidence}",
+        "either another model is behind the address by now, and figures mix the two: delete its ledger "
+        f"{ledger} and audit into another folder; or its answers are drawn: {repeats.remedy}",
     )
 
 

@@ -76,19 +76,23 @@ def audit(
     module = model.module.to(device)
     x = clean_inputs(data, work[0].threat, module, device)
     may_heal = _may_heal(spec)
+    run = out or Path("runs") / f"{model.name}-{data.name}-{spec.digest()}"
+    endpoint = endpoint_of(module)
+    if endpoint:
+        endpoint.runs_in(str(run.resolve()), is_there=(run / "spec.toml").exists())
     before = inspect(module, data, x, spec.batch_size or usual_batch(x), heal=may_heal, frugal=via is not None,
                      averaged=may_heal and spec.queries is None)  # fmt: skip
     shown = None if via is None else _substitute(via.to(device, x.dtype), x, before)
     cases = _cases(spec, data.y.to(device), before)
-    run = out or Path("runs") / f"{model.name}-{data.name}-{spec.digest()}"
     _open(run, spec)
+    if endpoint:
+        endpoint.runs_in(str(run.resolve()), is_there=True)
     with frozen(module):
         view = _view(run, spec, model, data, work, module, shown, x, before.remedies)
         _write_samples(run, data, x, before)
         work = [
             replace(job, attack=learned(run, job.attack, job.threat, view.shown, spec, data, device)) for job in work
         ]
-        endpoint = endpoint_of(module)
         with CaseProgress(console, endpoint and endpoint.told) as progress:
             news = [_run_job(run, job, view, x, cases, before, spec, progress) for job in work]
             if given == "gradients" and not view.transfer and any(job.threat.p == 0 for job in work):

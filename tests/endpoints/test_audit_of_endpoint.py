@@ -1,6 +1,7 @@
 """An audit through HTTP: nothing is paid for twice, whatever happens, and never more than the budget."""
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -38,7 +39,8 @@ def test_every_row_is_asked_once_and_the_books_are_the_servers(tmp_path: Path) -
         audit(url, *OPTIONS, "--out", run)
         assert served.total == before
         audit(url, *OPTIONS[:-4], "--threat", "linf:0.05", "--out", tmp_path / "other")
-        assert max(served.rows.values()) == 2  # the clean samples are known, also to another run
+        again = Counter(served.rows.values())
+        assert (again[3], max(again)) == (AGAIN, 3)  # the clean samples are known, but each run looks past the ledger
 
 
 def test_the_figures_are_those_of_the_model_at_home(tmp_path: Path) -> None:
@@ -118,6 +120,68 @@ def test_a_randomised_endpoint_is_found_out_past_the_ledger(tmp_path: Path) -> N
         before = served.total
         audit(f"{served.url}/invocations", *OPTIONS, "--out", tmp_path / "run")
         assert served.total == before
+
+
+def test_each_new_run_looks_past_the_ledger_for_another_model_and_no_continuation_does(tmp_path: Path) -> None:
+    few = ("--limit", "12", "--attack", "square:steps=2", "--threat", "linf:0.12", "--no-doctor", "--out")
+    with serving() as served:
+        url = f"{served.url}/invocations"
+        audit(url, *few, tmp_path / "a")
+        asked = served.total
+        for _ in range(2):
+            audit(url, *few, tmp_path / "a")
+        assert served.total == asked
+        audit(url, *few, tmp_path / "b")  # the same spec in another folder
+        assert served.total == asked + AGAIN
+        assert finding(tmp_path / "b", "randomised output").verdict == "ok"
+        (ledger,) = (Path(os.environ["SAPPER_CACHE"]) / "endpoints").glob("*.sqlite")
+        served.answer = lambda x: (0.9 * classifier().predict_proba(x) + 0.01).tolist()
+        audit(url, *few, tmp_path / "b")
+        assert served.total == asked + AGAIN
+        for again, run in enumerate(("c", "a"), 2):
+            shutil.rmtree(tmp_path / run, ignore_errors=True)  # a folder of the same name is another run too
+            answer = audit(url, *few, tmp_path / run, "--budget", str(asked + again * AGAIN))
+            found = finding(tmp_path / run, "randomised output")
+            assert found.verdict == "warning"
+            assert found.evidence.startswith("4 samples that the ledger knows were asked again: ")
+            assert f"delete its ledger {ledger} and audit into another folder" in found.remedy
+            assert "another model is behind the address" in " ".join(answer.out.split())
+            assert served.total == asked + again * AGAIN
+        ledger.unlink()
+        audit(url, *few, tmp_path / "d")
+        assert finding(tmp_path / "d", "randomised output").verdict == "ok"
+
+
+def test_a_run_that_ends_before_it_has_a_folder_goes_on_with_the_second_answers_that_it_has(tmp_path: Path) -> None:
+    with serving() as served:
+        audit(f"{served.url}/invocations", *OPTIONS, "--no-doctor", "--out", tmp_path / "first")
+        asked = served.total
+        path = tmp_path / "run"
+        path.mkdir()
+        (path / "mine").touch()
+        for _ in range(2):
+            answer = ask("audit", f"{served.url}/invocations", *OPTIONS, "--no-doctor", "--out", path)
+            assert "is no run folder" in answer.err
+        (path / "mine").unlink()
+        audit(f"{served.url}/invocations", *OPTIONS, "--no-doctor", "--out", path)
+        assert served.total == asked + AGAIN
+
+
+def test_a_token_in_an_address_is_kept_by_its_name_or_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("API_TOKEN", "hush-hush")
+    with serving(metadata={"platform": "p"}) as served:
+        for number, path in enumerate(("invocations", "v2/models/m")):
+            run, url = tmp_path / str(number), f"{served.url}/{path}?api_key="
+            for command in ("audit", "steal"):
+                words = (f"{url}hush-hush", "--data" if command == "audit" else "--seed-data", "digits")
+                answer = ask(command, *words, *(() if command == "audit" else ("--budget", "300")), "--out", run)
+                assert answer.code == 2
+                assert "api_key=${NAME}" in answer.err
+                assert "hush" not in answer.out + answer.err
+            audit(f"{url}${{API_TOKEN}}", *OPTIONS, "--out", run, "--budget", "60", "--no-doctor")
+            assert "api_key=${API_TOKEN}" in log.read_environment(run)["command"]
+    for file in tmp_path.rglob("*"):
+        assert file.is_dir() or b"hush-hush" not in file.read_bytes(), file
 
 
 def test_a_token_is_in_no_file_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,16 @@ def test_the_budget_is_kept_to_the_row_and_more_of_it_goes_on(tmp_path: Path) ->
         assert_same_run(run, free)
 
 
+def test_a_run_is_done_again_from_the_ledger_also_where_its_budget_is_spent(tmp_path: Path) -> None:
+    run, other = tmp_path / "run", tmp_path / "other"
+    words = ("--no-doctor", "--budget", "60", "--out")
+    with serving() as served:
+        for out in (run, run, other):
+            audit(f"{served.url}/invocations", *OPTIONS, *words, out)
+            assert served.total == 60
+        assert_same_run(run, other)
+
+
 def test_a_search_for_the_nearest_that_the_budget_cut_goes_on_with_more_of_it(tmp_path: Path) -> None:
     """What it had found by then is not the nearest yet."""
     run, free = tmp_path / "run", tmp_path / "free"

@@ -17,7 +17,7 @@ from sapper.endpoints.service import BadAnswerError, Encoding, row_answers
 from sapper.endpoints.settings import Secrets, Settings, read_settings
 from sapper.errors import DataError, ModelError, RunError, SapperError, UsageError
 from sapper.models.loading import load_model
-from servers import classifier, serving
+from servers import Handler, classifier, serving
 
 X = np.random.default_rng(1).random((12, 1, 8, 8)).astype(np.float32)
 DATA = Data("noise", torch.from_numpy(X), torch.arange(12) % 10, tuple(map(str, range(10))))
@@ -79,8 +79,9 @@ def test_labels_and_their_names(tmp_path: Path) -> None:
         lines = (f'url = "{served.url}/v2/models/m"', f"classes = {json.dumps(names)}")
         model = load_model(described(tmp_path, *lines), like=DATA)
         assert (model.module(torch.from_numpy(X)).argmax(1).numpy() == expected).all()
-        with pytest.raises(SapperError, match=r"'digit .' where one of 10 classes was expected; name them"):
-            load_model(served.url + "/v2/models/other", like=DATA)
+        lines = (f'url = "{served.url}/v2/models/other"', "tries = 1")
+        with pytest.raises(SapperError, match=r"'digit .' where one of 10 classes was expected, 1 times; .* name them"):
+            load_model(described(tmp_path, *lines), like=DATA)
 
 
 METADATA = {"name": "m", "platform": "sklearn", "versions": ["1"], "outputs": []}
@@ -106,6 +107,22 @@ def test_metadata_say_what_is_sent(shape: list, datatype: str, sent: list[int]) 
     assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("pixels" if inputs else "input-0", datatype, sent)
     assert tensor["data"] == X.astype(np.float64).ravel().tolist()
     assert service.url == "http://host/v2/models/m/infer"
+
+
+@pytest.mark.parametrize("code", [400, 500])
+def test_where_metadata_name_no_inputs_the_error_says_how_to_send_rows_flat(code: int, tmp_path: Path) -> None:
+    def refuse(handler: Handler) -> None:
+        handler.reply(code, {"error": "expected 2 dimensions"})
+
+    with serving(metadata=METADATA, rude=dict.fromkeys(range(1, 5), refuse)) as served:
+        lines = (f'url = "{served.url}/v2/models/m"', "tries = 2", "backoff = 0")
+        advice = r'metadata name no inputs, .* give a TOML file with this url and encoding = "flat"\.'
+        with pytest.raises(RunError, match=rf"status {code} ?.* goes on where it was.*; its {advice}"):
+            load_model(described(tmp_path, *lines), like=DATA)
+        with pytest.raises(RunError, match=r"goes on where it was[^;]*\."):  # it is flat already
+            load_model(described(tmp_path, *lines, 'encoding = "flat"'), like=DATA)
+        served.rude.clear()
+        assert_scores(described(tmp_path, *lines, 'encoding = "flat"'), like=DATA)
 
 
 def test_channels_go_where_the_endpoint_wants_them_and_whole_numbers_are_rounded() -> None:
@@ -222,6 +239,8 @@ def test_tokens_come_from_the_environment_and_stay_there(tmp_path: Path, monkeyp
         ('url = "http://host/x"\nbody = "[$rows]"\nscores = "p["', "a path in JMESPath"),
         ('url = "http://host/x"\nscores = "p"\nlabels = "p"', "labels or scores, got both"),
         ('url = "http://host/x"\n[headers]\nAuthorization = "Bearer abc"', "one that is written out"),
+        ('url = "http://host/x"\n[headers]\nX-A = "a\\nb"', "a header of one line in Latin-1, got another one: 'X-A'"),
+        ('url = "http://host/x"\n[headers]\n"X A" = "a"', "a header of one line in Latin-1, got another one: 'X A'"),
         ('url = "http://host/invocations"', "expected data, or a TOML file that says scores or labels"),
         ('url = "http://host/invocations"\nlabels = "p"', "expected the number of classes"),
         ("url =", "a TOML file that describes an endpoint"),
@@ -237,6 +256,37 @@ def test_a_password_in_an_address_is_refused_and_not_repeated() -> None:
     with pytest.raises(UsageError, match="without a password") as told:
         read_settings("https://me:hush@host/invocations")
     assert "hush" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["api_key", "apiKey", "access_token", "X-Amz-Signature", "sig", "code", "auth", "pass%77ord"]
+)
+def test_a_token_that_is_written_out_in_an_address_is_refused_and_not_repeated(name: str, tmp_path: Path) -> None:
+    for url in (f"https://host/invocations?v=1&{name}=hush", f"https://host/v2/models/m?{name}=${{A}}hush#v"):
+        for reference in (url, described(tmp_path, f'url = "{url}"')):
+            with pytest.raises(UsageError, match=r"from the environment, as in '.*=\$\{NAME\}'.*written out") as told:
+                read_settings(reference)
+            assert "hush" not in str(told.value)
+    for fine in (f"{name}=${{NAME}}", "author=me", "max_tokens=10", "encoding=x", "design=2", "keyword=a", ""):
+        assert read_settings(f"https://host/invocations?{fine}").url.endswith(f"?{fine}")
+
+
+@pytest.mark.parametrize("token", ["hu\nsh", "hu\r\nsh", "hu\0sh", "hush\x7f!", "hush€"])
+def test_a_token_that_no_header_can_hold_is_refused_and_not_repeated(token: str) -> None:
+    with pytest.raises(UsageError, match="of one line in Latin-1 in the environment's variable SAPPER_TOKEN") as told:
+        Secrets({"SAPPER_TOKEN": token}).filled("Bearer ${SAPPER_TOKEN}")
+    assert not {"hu", "sh"} & set(str(told.value).split())
+    assert "hush" not in str(told.value)
+
+
+def test_a_token_may_end_in_a_line_break(monkeypatch: pytest.MonkeyPatch) -> None:
+    with serving() as served:
+        monkeypatch.setenv("SAPPER_TOKEN", " hush-4\r\n")
+        load_model(f"{served.url}/invocations", like=DATA)
+        assert served.headers[-1]["Authorization"] == "Bearer hush-4"
+        monkeypatch.setenv("SAPPER_TOKEN", "\n")
+        load_model(f"{served.url}/v2/models/m", like=DATA)
+        assert "Authorization" not in served.headers[-1]
 
 
 def test_what_stands_before_the_endpoint_is_before_its_first_answers_too() -> None:

@@ -30,6 +30,8 @@ PATIENCE = 300.0
 _LONGEST_WAIT = 60.0
 _LARGEST = 256 << 20  # bytes of an answer
 _AGAIN = (408, 425, 429)
+_OF_THE_BODY = (400, 415, 422, 500, 501)
+"""What servers say to a body that they cannot take."""
 _HOPS = 3
 
 GOES_ON = "what was answered is kept: the same command goes on where it was"
@@ -60,9 +62,9 @@ class Pace:
 class _AgainError(Exception):
     """One try failed, another may not."""
 
-    def __init__(self, reason: str, outcome: str, wait: float | None = None) -> None:
+    def __init__(self, reason: str, outcome: str, wait: float | None = None, advice: str = "") -> None:
         super().__init__(reason)
-        self.outcome, self.wait = outcome, wait
+        self.outcome, self.wait, self.advice = outcome, wait, advice
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,8 @@ class Client:
         self._pace, self.stop = Pace(rate), threading.Event()
         self._pool = _pool(settings)
         self._has_answered = False
+        self.advice = ""
+        """What to do where the server cannot take what it is sent."""
 
     def close(self) -> None:
         self._pool.clear()
@@ -129,7 +133,8 @@ class Client:
             except _AgainError as error:
                 note(attempt, time.perf_counter() - begin, error.outcome)
                 if attempt == self._settings.tries:
-                    raise RunError(self._told(url, f"{error}, {attempt} times; {GOES_ON}.")) from None
+                    advice = f"; {error.advice}" if error.advice else ""
+                    raise RunError(self._told(url, f"{error}, {attempt} times; {GOES_ON}{advice}.")) from None
                 self._wait(attempt, error.wait)
             except RunError:
                 note(attempt, time.perf_counter() - begin, "refused")
@@ -145,7 +150,7 @@ class Client:
         try:
             return read(reply)
         except BadAnswerError as error:
-            raise _AgainError(str(error), "bad answer") from None
+            raise _AgainError(str(error), "bad answer", advice=error.advice) from None
 
     def _reply(self, method: str, address: str, body: bytes | None) -> Reply:
         """One reply, at the address or where on the same host it leads."""
@@ -185,7 +190,7 @@ class Client:
         status = reply.status
         if 200 <= status < 300 or (absent and status in (404, 405, 501)):
             return
-        line = first_line(reply.content)
+        line, advice = first_line(reply.content), self.advice if status in _OF_THE_BODY else ""
         if 300 <= status < 400:
             there = urlsplit(reply.headers.get("Location", ""))
             raise RunError(
@@ -198,9 +203,12 @@ class Client:
                 raise RunError(
                     self._told(url, f"asks to wait {wait:.0f} s (status {status}, {line!r}); {GOES_ON}, later.")
                 )
-            raise _AgainError(f"answered with status {status} ({line!r})", str(status), wait)
+            raise _AgainError(f"answered with status {status} ({line!r})", str(status), wait, advice)
+        advice = f"; {advice}" if advice else ""
         raise RunError(
-            self._told(url, f"refused the request with status {status}: {line!r}; {GOES_ON} once that is mended.")
+            self._told(
+                url, f"refused the request with status {status}: {line!r}; {GOES_ON} once that is mended{advice}."
+            )
         )
 
     def _wait(self, attempt: int, asked: float | None) -> None:

@@ -43,34 +43,56 @@ class Terms:
 
 @dataclass(frozen=True)
 class Kind:
-    """What a row's answer is."""
+    """What a row's answer is, or has to be before one is known."""
 
-    access: Literal["labels", "scores"]
+    access: Literal["labels", "scores"] | None
+    """None before it is known."""
     names: tuple[str, ...] | None
     """Of the classes, where labels are told by them."""
     classes: int | None
+    least: int = 0
+    """So many classes the samples' labels need."""
+    advice: str = ""
+    """What to do where the endpoint goes on to answer in another way."""
 
     def check(self, answer: Answer) -> None:
         """Raises:
         BadAnswerError: It is another kind of answer, or of other classes.
         """
-        if self.access == "labels":
+        if not isinstance(answer, list):
+            if self.access == "scores":
+                raise BadAnswerError(f"answered with the label {answer!r} where scores were expected", self.advice)
             self.label(answer)
-        elif not isinstance(answer, list):
-            raise BadAnswerError(f"answered with the label {answer!r} where scores were expected")
+        elif self.access == "labels":
+            raise BadAnswerError(f"answered with {len(answer)} scores where a label was expected", self.advice)
         elif self.classes is not None and len(answer) != self.classes:
-            raise BadAnswerError(f"answered with {len(answer)} classes where there were {self.classes}")
+            raise BadAnswerError(f"answered with {len(answer)} classes where there were {self.classes}", self.advice)
+        elif len(answer) < self.least:
+            raise BadAnswerError(
+                f"answered with {len(answer)} classes where the data's labels need {self.least}",
+                "give the model's own data",
+            )
+
+    def fits(self, answer: Answer) -> bool:
+        try:
+            self.check(answer)
+        except BadAnswerError:
+            return False
+        return True
 
     def label(self, answer: Answer) -> int:
-        if isinstance(answer, list):
-            raise BadAnswerError(f"answered with {len(answer)} scores where a label was expected")
-        if self.names and str(answer) in self.names:
-            return self.names.index(str(answer))
-        number = answer if isinstance(answer, int) else int(answer) if answer.isdecimal() else -1
-        if not 0 <= number < (self.classes or 0):
+        """Raises:
+        BadAnswerError: Of no class.
+        """
+        text = str(answer)
+        if self.names and text in self.names:
+            return self.names.index(text)
+        number = int(text) if text.isdecimal() else -1
+        classes = self.classes or len(self.names or ())
+        if not 0 <= number < classes:
             raise BadAnswerError(
-                f"answered with the label {answer!r} where one of {self.classes} classes was expected; name them in a TOML "
-                "file, classes = […]"
+                f"answered with the label {answer!r} where one of {classes} classes was expected",
+                "name them, or say how many there are, in a TOML file, classes = …",
             )
         return number
 
@@ -78,28 +100,49 @@ class Kind:
 class Endpoint:
     """To be called with inputs; `nth` counts how often a row has been asked on purpose (see `again`)."""
 
-    def __init__(self, settings: Settings, service: Service, client: Client, store: Store, terms: Terms) -> None:
+    def __init__(
+        self, settings: Settings, service: Service, client: Client, store: Store, terms: Terms, kind: Kind
+    ) -> None:
         self.settings, self.service, self.terms, self.store = settings, service, terms, store
         self._client = client
         self._threads: ThreadPoolExecutor | None = None
-        self.kind: Kind | None = None
+        self.kind = kind
         self.is_spent = False
         """A row has gone without an answer."""
+        self._run = terms.account
+
+    def runs_in(self, folder: str, *, is_there: bool) -> None:
+        """Whose second answers are asked for: a folder's that is there, or, until it is, of the run that will make it.
+
+        A run that goes on finds those that it has; one that begins where another's folder was deleted asks anew.
+        """
+        to_be = f"{folder} to be"
+        if is_there:
+            self.store.rename(to_be, folder)
+        self._run = folder if is_there else to_be
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Labels (rows,) or scores (rows, classes)."""
         return self._array(self.answers(x))
 
     def again(self, x: np.ndarray) -> np.ndarray:
-        """Asks for second answers, each row by itself, past the first ones in the ledger; they are kept and counted too."""
-        return self._array(self.answers(x, nth=1, rows=1))
+        """Asks for second answers, each row by itself, past the first ones in the ledger; they are kept and counted too.
+
+        Each run has its own, which show whether the endpoint is still the one that the ledger knows. Where the budget of a
+        run that is done again does not reach for them, those it paid for before serve.
+        """
+        nth = self.store.asking(self._run)
+        keys = [key_of(one) for one in self.service.inputs(x) if one is not None]
+        if len(self._affordable(keys, nth)) < len(keys):
+            nth = self.store.last_asking(self.terms.account) or nth
+        return self._array(self.answers(x, nth, rows=1))
 
     def answers(self, x: np.ndarray, nth: int = 0, rows: int | None = None) -> list[Answer | None]:
-        """A row's answer; None where there is none to be had."""
+        """A row's answer; None where there is none to be had. What the ledger has of another kind is asked again."""
         inputs = self.service.inputs(x)
         keys = [None if one is None else key_of(one) for one in inputs]
         wanted = {key: one for key, one in zip(keys, inputs, strict=True) if key is not None and one is not None}
-        known = self.store.answers(list(wanted), nth)
+        known = {key: one for key, one in self.store.answers(list(wanted), nth).items() if self.kind.fits(one)}
         fresh = {key: wanted[key] for key in wanted if key not in known}
         if cached := sum(key in known for key in keys if key is not None):
             self.store.note_known(self.terms.account, cached)
@@ -111,9 +154,8 @@ class Endpoint:
         return self.store.count(self.terms.account)
 
     def usage(self) -> Usage:
-        access = self.kind.access if self.kind else ""
         return Usage(
-            url=self.settings.url, access=access, ledger=str(self.store.path), budget=self.terms.budget,
+            url=self.settings.url, access=self.kind.access or "", ledger=str(self.store.path), budget=self.terms.budget,
             is_spent=self.is_spent, **msgspec.structs.asdict(self.count()),
         )  # fmt: skip
 
@@ -159,8 +201,7 @@ class Endpoint:
         def read(answer: object) -> dict[bytes, Answer]:
             answers = self.service.read(answer, len(keys))
             for one in answers:
-                if self.kind:
-                    self.kind.check(one)
+                self.kind.check(one)
             return dict(zip(keys, answers, strict=True))
 
         note = partial(self.store.note_request, account, len(keys))
@@ -199,13 +240,10 @@ class Endpoint:
             raise
 
     def _array(self, answers: list[Answer | None]) -> np.ndarray:
-        if self.kind is None:
+        if self.kind.access is None:
             raise ModelError("expected an endpoint whose kind of answer is known.")
         if self.kind.access == "labels":
-            try:
-                return np.array([-1 if one is None else self.kind.label(one) for one in answers], np.int64)
-            except BadAnswerError as error:  # of the ledger: new ones are checked as they come
-                raise ModelError(f"{self.settings.url}: {error}.") from None
+            return np.array([-1 if one is None else self.kind.label(one) for one in answers], np.int64)
         counts = {len(one) for one in answers if isinstance(one, list)}
         counts |= {self.kind.classes} if self.kind.classes else set()
         if len(counts) != 1:

@@ -1,7 +1,9 @@
 """From what the user writes to an endpoint that knows what it answers with."""
 
 import pkgutil
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -15,20 +17,24 @@ from sapper.data.files import cache
 from sapper.endpoints import protocols
 from sapper.endpoints.client import Client
 from sapper.endpoints.endpoint import Endpoint, Kind, Terms
-from sapper.endpoints.service import Answer, BadAnswerError
+from sapper.endpoints.service import Answer
 from sapper.endpoints.settings import Settings, read_settings
 from sapper.endpoints.store import Store, file_name
 from sapper.errors import ModelError, RunError, unknown
 from sapper.names import slug
 
+_LOOKED_AT = 200
+"""Answers of the ledger that show of which kind they are."""
 
-def load_endpoint(reference: str, like: Data | None, terms: Terms) -> tuple[Endpoint, bool]:
+
+def load_endpoint(reference: str, like: Data | None, terms: Terms, least: int = 0) -> tuple[Endpoint, bool]:
     """An endpoint, and whether its scores are probabilities.
 
     Args:
         reference: An address, or a TOML file.
         like: Some samples that it is for, which are asked to see what the answers are.
         terms: On which it is asked.
+        least: So many classes the labels of all samples need.
 
     Raises:
         ModelError: It speaks no known protocol, or its answers are not a classifier's.
@@ -38,33 +44,39 @@ def load_endpoint(reference: str, like: Data | None, terms: Terms) -> tuple[Endp
     settings = read_settings(reference)
     client = Client(settings, terms.rate)
     service = _protocol(settings).service(settings, client.get, like.shape if like else None)
+    client.advice = service.advice
     identity = msgspec.json.encode([settings.identity(), service.identity], order="sorted")
     folder, name = cache() / "endpoints", slug(urlsplit(settings.url).netloc)
     about = {"url": settings.url, "description": service.description}
-    endpoint = Endpoint(settings, service, client, Store(folder / file_name(name, identity), about), terms)
+    store = Store(folder / file_name(name, identity), about)
+    endpoint = Endpoint(settings, service, client, store, terms, _expected(settings, like, least))
     answers = _first_answers(endpoint, like)
-    endpoint.kind = _kind(settings, answers, like)
-    _check_classes(endpoint, like)
-    try:
-        for answer in answers:
-            endpoint.kind.check(answer)
-    except BadAnswerError as error:
-        raise ModelError(f"{settings.url}: {error}.") from None
     return endpoint, _are_probabilities(settings, answers)
 
 
-def _check_classes(endpoint: Endpoint, like: Data | None) -> None:
-    """Raises:
-    ModelError: There are fewer than the samples' labels need.
+def _expected(settings: Settings, like: Data | None, least: int) -> Kind:
+    """What is known before the first answer, which has to fit it.
+
+    Raises:
+        ModelError: The data need more classes than the file says, or neither says enough.
     """
-    classes = endpoint.kind.classes if endpoint.kind else None
-    if like is None or classes is None or int(like.y.max()) < classes:
-        return
-    raise ModelError(
-        f"{endpoint.settings.url}: expected answers of at least {int(like.y.max()) + 1} classes, as the data have, got "
-        f"{classes}: give the model's own data; if the endpoint was out of order when it was first asked, delete its ledger "
-        f"{endpoint.store.path}, which answers in its place."
-    )
+    names = settings.classes if isinstance(settings.classes, tuple) else None
+    told = len(names) if names else settings.classes
+    assert told is None or isinstance(told, int)
+    if told is not None and told < least:
+        raise ModelError(
+            f"{settings.url}: expected at least {least} classes, as the data's labels need, the file says {told}: mend it, "
+            "or give the model's own data."
+        )
+    if like is None and not (settings.labels or settings.scores):
+        raise ModelError(f"{settings.url}: expected data, or a TOML file that says scores or labels.")
+    if like is None and settings.labels and told is None:
+        raise ModelError(
+            f"{settings.url}: expected the number of classes for an endpoint that answers with labels: give a TOML file with "
+            "classes = …, or data."
+        )
+    access = "labels" if settings.labels else "scores" if settings.scores else None
+    return Kind(access, names or (like.classes if like else None), told, least)
 
 
 def _protocols() -> dict[str, ModuleType]:
@@ -85,28 +97,45 @@ def _protocol(settings: Settings) -> ModuleType:
 
 
 def _first_answers(endpoint: Endpoint, like: Data | None) -> list[Answer]:
+    """Those to the samples, of the kind that the ledger knows; else of their commonest, the others being asked again."""
+    known = [one for one in endpoint.store.some(_LOOKED_AT) if endpoint.kind.fits(one)]
+    if known or like is None:
+        endpoint.kind = _settled(endpoint, known)
     if like is None:
         return []
-    found = endpoint.answers(like.x.numpy())
-    answers = [answer for answer in found if answer is not None]
+    answers = _some(endpoint, like.x.numpy())
+    if known:
+        return answers
+    endpoint.kind = _settled(endpoint, answers)
+    return answers if all(map(endpoint.kind.fits, answers)) else _some(endpoint, like.x.numpy())
+
+
+def _some(endpoint: Endpoint, rows: np.ndarray) -> list[Answer]:
+    """Raises:
+    RunError: The budget allows none.
+    """
+    answers = [answer for answer in endpoint.answers(rows) if answer is not None]
     if not answers:
         raise RunError(f"the budget of {endpoint.terms.budget} rows is spent before the audit begins: give more.")
     return answers
 
 
-def _kind(settings: Settings, answers: Sequence[Answer], like: Data | None) -> Kind:
-    names = settings.classes if isinstance(settings.classes, tuple) else None
-    told = len(names) if names else settings.classes
-    assert told is None or isinstance(told, int)
-    if settings.labels or (answers and not isinstance(answers[0], list)):
-        given = max([len(like.classes), *(one + 1 for one in answers if isinstance(one, int))]) if like else None
-        if (classes := told or given) is None:
-            raise ModelError(f"{settings.url}: expected the number of classes for an endpoint that answers with labels: "
-                             "give a TOML file with classes = …, or data.")  # fmt: skip
-        return Kind("labels", names or (like.classes if like else None), max(2, classes))
-    if not answers and not settings.scores:
-        raise ModelError(f"{settings.url}: expected data, or a TOML file that says scores or labels.")
-    return Kind("scores", names, told or (len(answers[0]) if answers and isinstance(answers[0], list) else None))
+def _settled(endpoint: Endpoint, answers: Sequence[Answer]) -> Kind:
+    """The kind that most answers are of."""
+    kind = endpoint.kind
+    lengths = Counter(len(one) if isinstance(one, list) else None for one in answers)
+    commonest = lengths.most_common(1)[0][0] if lengths else kind.classes
+    advice = (
+        ""
+        if kind.classes
+        else (
+            f"what it answered before, in {endpoint.store.path}, is of another kind: if that was another model, or out "
+            "of order, delete that file"
+        )
+    )
+    if kind.access == "labels" or (answers and commonest is None):
+        return replace(kind, access="labels", classes=max(2, kind.classes or len(kind.names or ())), advice=advice)
+    return replace(kind, access="scores", classes=kind.classes or commonest, advice=advice)
 
 
 def _are_probabilities(settings: Settings, answers: Sequence[Answer]) -> bool:

@@ -24,6 +24,13 @@ Answer = list[float] | int | str
 class BadAnswerError(Exception):
     """An answer that is none; another try may get a better one."""
 
+    def __init__(self, what: str, advice: str = "") -> None:
+        """Args:
+        advice: What to do where no try does.
+        """
+        super().__init__(what)
+        self.advice = advice
+
 
 @dataclass(frozen=True)
 class Encoding:
@@ -89,6 +96,8 @@ class Service:
     input_shape: tuple[int, ...] | None = None
     identity: bytes = b""
     """What the protocol has found beside the settings that answers depend on."""
+    advice: str = ""
+    """What may be wrong where the endpoint refuses, or fails at, whatever is asked."""
 
     @property
     def is_single(self) -> bool:

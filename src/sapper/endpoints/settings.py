@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -20,7 +20,14 @@ TOKEN = "SAPPER_TOKEN"
 """Sent as `Authorization: Bearer …` to an address that was given without a file."""
 
 _VARIABLE = re.compile(r"\$\{(\w+)\}")
-_SECRET = re.compile(r"authorization|cookie|token|secret|password|key$", re.IGNORECASE)
+_SECRET = re.compile(
+    r"authorization|auth(?!ors?$)|cookie|token(?!s$|iz)|secret|passw|pwd|credential|signature|key$|(^|[^a-z])(code|sig|pass)$",
+    re.IGNORECASE,
+)
+"""In names of headers and of an address's parameters."""
+_HEADER = re.compile(r"[\w!#$%&'*+.^`|~-]+", re.ASCII)
+_UNSENDABLE = re.compile(r"[^\t\x20-\x7e\xa0-\xff]")
+"""Control characters, and what is beyond Latin-1."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -82,7 +89,7 @@ def read_settings(reference: str) -> Settings:
     UsageError: An address that is none, or has a password in it; a token that is written out.
     """
     if reference.startswith(("http://", "https://")):
-        headers = {"Authorization": f"Bearer ${{{TOKEN}}}"} if os.environ.get(TOKEN) else {}
+        headers = {"Authorization": f"Bearer ${{{TOKEN}}}"} if os.environ.get(TOKEN, "").strip() else {}
         settings = Settings(url=reference, headers=headers)
     else:
         settings = _read_file(Path(reference).expanduser())
@@ -94,13 +101,31 @@ def read_settings(reference: str) -> Settings:
             "expected an address without a password: give a TOML file with [headers] whose ${NAME} stand for variables of "
             "the environment."
         )
-    for name, value in settings.headers.items():
+    _check_parameters(parts.query, parts.fragment)
+    _check_headers(settings.headers)
+    return settings
+
+
+def _check_parameters(*queries: str) -> None:
+    for part in (part for query in queries for part in re.split("[&;]", query)):
+        name, _, value = part.partition("=")
+        name = unquote(name)
+        if value and _SECRET.search(name) and not _VARIABLE.fullmatch(value):
+            raise UsageError(
+                f"expected the address to take its {name} from the environment, as in '{name}=${{NAME}}' with export NAME=…, "
+                "got one that is written out (in a shell, put the address in single quotes)."
+            )
+
+
+def _check_headers(headers: Mapping[str, str]) -> None:
+    for name, value in headers.items():
+        if not _HEADER.fullmatch(name) or _UNSENDABLE.search(value):
+            raise UsageError(f"expected a header of one line in Latin-1, got another one: {name!r}.")
         if _SECRET.search(name) and not _VARIABLE.search(value):
             raise UsageError(
                 f"expected the header {name} to take its token from the environment, as in 'Bearer ${{TOKEN}}', got one that "
                 "is written out."
             )
-    return settings
 
 
 def _read_file(path: Path) -> Settings:
@@ -126,14 +151,19 @@ class Secrets:
 
     def filled(self, text: str) -> str:
         """Raises:
-        UsageError: A variable that is not set.
+        UsageError: A variable that is not set, or holds what no header can.
         """
 
         def value(match: re.Match[str]) -> str:
             name = match[1]
-            if not (found := self._environment.get(name)):
+            if not (found := self._environment.get(name, "").strip()):  # files of tokens end in a line break
                 raise UsageError(
                     f"expected a token in the environment's variable {name}, it is not set: export {name}=…"
+                )
+            if _UNSENDABLE.search(found):
+                raise UsageError(
+                    f"expected a token of one line in Latin-1 in the environment's variable {name}, got one with a "
+                    f"line break, another control character or a letter beyond: export {name}=… again."
                 )
             self._known[found] = name
             return found

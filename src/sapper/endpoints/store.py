@@ -1,7 +1,7 @@
 """The ledger of an endpoint: every row that was sent, every answer, every request; on disk, so that none is paid for twice.
 
 One SQLite file an endpoint, in the user's cache, shared by all runs. Nothing in it is ever deleted, or changed but for the
-count of what each account has sent. A row is noted
+count of what each account has sent, and for answers that do not go with the others, which are asked again. A row is noted
 before it is sent and its answer as soon as it is there, each in a transaction, so a kill loses at most what was on its way.
 """
 
@@ -26,6 +26,7 @@ CREATE TABLE IF NOT EXISTS charged (account TEXT PRIMARY KEY, row_count INTEGER)
 CREATE TABLE IF NOT EXISTS answers (
     input BLOB, nth INTEGER, answer TEXT NOT NULL, at REAL, PRIMARY KEY (input, nth)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS requests (account TEXT, at REAL, row_count INTEGER, attempt INTEGER, seconds REAL, outcome TEXT);
+CREATE TABLE IF NOT EXISTS askings (run TEXT PRIMARY KEY, nth INTEGER);
 CREATE TABLE IF NOT EXISTS known (account TEXT, at REAL, row_count INTEGER);
 CREATE INDEX IF NOT EXISTS by_account ON requests (account);
 """
@@ -76,6 +77,12 @@ class Store:
         found = self._among("SELECT input, answer FROM answers WHERE nth = ? AND input IN ({})", keys, nth)
         return {key: msgspec.json.decode(text) for key, text in found}
 
+    def some(self, count: int) -> list[Answer]:
+        """First answers to rows that are as good as drawn: they lie in the order of their digests."""
+        with self._lock, self._told():
+            found = self._base.execute("SELECT answer FROM answers WHERE nth = 0 LIMIT ?", (count,)).fetchall()
+        return [msgspec.json.decode(text) for (text,) in found]
+
     def sent(self, account: str, keys: Sequence[bytes], nth: int = 0) -> set[bytes]:
         """Those that this account has been charged with."""
         found = self._among(
@@ -101,6 +108,25 @@ class Store:
                 return False
         return True
 
+    def asking(self, run: str) -> int:
+        """Which asking, after the first, is this run's own; the same whenever it goes on."""
+        with self._transaction():
+            self._base.execute(
+                "INSERT OR IGNORE INTO askings SELECT ?, 1 + COALESCE((SELECT MAX(nth) FROM askings), "
+                "(SELECT MAX(nth) FROM answers), 0)",
+                (run,),
+            )
+        return self._one("SELECT nth FROM askings WHERE run = ?", run)
+
+    def last_asking(self, account: str) -> int:
+        """The last that the account has been charged with; 0 where there is none but the first."""
+        return self._one("SELECT COALESCE(MAX(nth), 0) FROM sent WHERE account = ?", account)
+
+    def rename(self, run: str, name: str) -> None:
+        """The run is called otherwise from now on; nothing where there is none of this name."""
+        with self._transaction():
+            self._base.execute("UPDATE OR REPLACE askings SET run = ? WHERE run = ?", (name, run))
+
     def charged(self, account: str) -> int:
         return self._one("SELECT COALESCE(SUM(row_count), 0) FROM charged WHERE account = ?", account)
 
@@ -108,7 +134,7 @@ class Store:
         now = time.time()
         rows = [(key, nth, msgspec.json.encode(answer).decode(), now) for key, answer in answers.items()]
         with self._transaction():
-            self._base.executemany("INSERT OR IGNORE INTO answers VALUES (?, ?, ?, ?)", rows)
+            self._base.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?)", rows)
 
     def note_request(self, account: str, rows: int, attempt: int, seconds: float, outcome: str) -> None:
         """Written along with what is written next."""
@@ -145,9 +171,9 @@ class Store:
             with self._lock, self._told():
                 yield from self._base.execute(query.format(",".join("?" * len(part))), (*values, *part)).fetchall()
 
-    def _one(self, query: str, account: str) -> int:
+    def _one(self, query: str, value: str) -> int:
         with self._lock, self._told():
-            return self._base.execute(query, (account,)).fetchone()[0]
+            return self._base.execute(query, (value,)).fetchone()[0]
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

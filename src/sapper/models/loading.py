@@ -74,7 +74,8 @@ def load_model(
         ModelError: It is not there, is no model, would run code of its own when read, or the weights do not fit.
     """
     if is_reference(reference) and weights is None:
-        network = load_remote(reference, like and _shown(like, mean, std, resize), terms)
+        least = int(like.y.max()) + 1 if like else 0
+        network = load_remote(reference, like and _shown(like, mean, std, resize), terms, least)
     else:
         network = _network(reference, weights, _Trust(tuple(trust_types), trust_pickle))
     mean, std = network.mean if mean is None else mean, network.std if std is None else std

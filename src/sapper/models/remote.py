@@ -15,11 +15,11 @@ from sapper.foreign import Foreign
 from sapper.models.model import Network
 
 
-def load_remote(reference: str, like: Data | None, terms: Terms | None) -> Network:
+def load_remote(reference: str, like: Data | None, terms: Terms | None, least: int = 0) -> Network:
     """An address, or a TOML file that describes an endpoint; for the errors see `load_endpoint`."""
-    endpoint, probabilities = load_endpoint(reference, like, terms or Terms())
+    endpoint, probabilities = load_endpoint(reference, like, terms or Terms(), least)
     kind, service = endpoint.kind, endpoint.service
-    assert kind is not None
+    assert kind.access is not None
     module = Foreign(endpoint, kind.access, kind.classes, probabilities=probabilities, may_be_silent=True)
     return Network(
         module, service.description, service.input_shape, kind.classes, program=endpoint.store.path.name.encode()

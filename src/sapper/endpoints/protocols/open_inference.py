@@ -50,11 +50,17 @@ def service(settings: Settings, get: Callable[[str], object], shape: tuple[int, 
     text = msgspec.json.encode({"inputs": [head | {"shape": ["$count", *sides], "data": "$rows"}], **outputs}).decode()
     body = text.replace('"$count"', "$count").replace('"$rows"', "[$rows]")
     encoding = Encoding("bare", last, settings.scale, whole=kind in _WHOLE)
+    advice = (
+        "its metadata name no inputs, so rows are sent in the data's shape: if it wants them flat, as scikit-learn's models "
+        'do, give a TOML file with this url and encoding = "flat"'
+        if not takes and len(sides) > 1
+        else ""
+    )
     identity = msgspec.json.encode({key: told.get(key) for key in ("versions", "platform", "inputs")}, order="sorted")
     return Service(
         f"{model}/infer{query}", body, "$input", encoding, _reader(settings.output),
         f"{told.get('platform') or 'model'} behind the Open Inference Protocol",
-        None if last or not takes.get("shape") or any(side < 1 for side in takes["shape"][1:]) else shape, identity,
+        None if last or not takes.get("shape") or any(side < 1 for side in takes["shape"][1:]) else shape, identity, advice,
     )  # fmt: skip
 
 
