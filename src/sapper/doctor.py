@@ -14,9 +14,10 @@ import polars as pl
 from sapper import log
 from sapper.log import Finding, Probe
 
+_BLIND = "one that needs labels only (hop_skip_jump or geoda in l2 and linf, boundary in l2)"
 _WITHOUT_GRADIENTS = {
-    "loss along the attacks": "the answers are level around these samples, so that no attack sees a way down: give them more "
-    "questions, or craft on a stand-in of your own",
+    "loss along the attacks": "the scores are level around these samples, so that attacks that follow them see no way down: "
+    f"add {_BLIND}, which begins where the model is wrong already, or craft on a stand-in of your own",
     "largest budget": "there the attack failed, not the model: give it more questions, or craft on a stand-in of your own",
     "attacks without gradients": "the figures would be lower still: give the attacks more questions",
     "transferred samples": "the attacks asked too little: give them more questions, or craft on a stand-in of your own",
