@@ -49,6 +49,8 @@ class Kind:
     names: tuple[str, ...] | None
     """Of the classes, where labels are told by them."""
     classes: int | None
+    single: bool | None = False
+    """Whether its scores are one number, the probability of the second of two classes; None where that is still to be seen."""
 
     def check(self, answer: Answer) -> None:
         """Raises:
@@ -56,12 +58,29 @@ class Kind:
         """
         if self.access == "labels":
             self.label(answer)
-        elif not isinstance(answer, list):
+            return
+        scores = self.scores(answer)
+        if self.classes is not None and len(scores) != self.classes:
+            raise BadAnswerError(f"answered with {len(scores)} classes where there were {self.classes}")
+
+    def scores(self, answer: Answer) -> list[float]:
+        """One a class."""
+        if isinstance(answer, list):
+            if self.single:
+                raise BadAnswerError(f"answered with {len(answer)} scores where one probability was expected")
+            return answer
+        if self.single is False:
             raise BadAnswerError(f"answered with the label {answer!r} where scores were expected")
-        elif self.classes is not None and len(answer) != self.classes:
-            raise BadAnswerError(f"answered with {len(answer)} classes where there were {self.classes}")
+        if isinstance(answer, str) or not 0 <= answer <= 1:
+            raise BadAnswerError(f"answered with {answer!r} where a probability from 0 to 1 was expected")
+        return [1.0 - answer, float(answer)]
 
     def label(self, answer: Answer) -> int:
+        if isinstance(answer, float):
+            raise BadAnswerError(
+                f"answered with {answer} where a label was expected; if it is the probability of the second of two classes, "
+                "say so in a TOML file, probabilities = true (and scores = … in place of labels = …)"
+            )
         if isinstance(answer, list):
             raise BadAnswerError(f"answered with {len(answer)} scores where a label was expected")
         if self.names and str(answer) in self.names:
@@ -206,10 +225,16 @@ class Endpoint:
                 return np.array([-1 if one is None else self.kind.label(one) for one in answers], np.int64)
             except BadAnswerError as error:  # of the ledger: new ones are checked as they come
                 raise ModelError(f"{self.settings.url}: {error}.") from None
-        counts = {len(one) for one in answers if isinstance(one, list)}
+        try:
+            rows = [None if one is None else self.kind.scores(one) for one in answers]
+        except BadAnswerError as error:
+            raise ModelError(f"{self.settings.url}: {error}.") from None
+        counts = {len(row) for row in rows if row}
         counts |= {self.kind.classes} if self.kind.classes else set()
         if len(counts) != 1:
             raise ModelError(f"expected answers of one number of classes, got {sorted(counts) or 'no answer'}.")
         (classes,) = counts
-        self.kind = replace(self.kind, classes=classes)
-        return np.array([one if isinstance(one, list) else [np.nan] * classes for one in answers], np.float64)
+        told = [not isinstance(one, list) for one in answers if one is not None]
+        single = told[0] if self.kind.single is None and told else self.kind.single
+        self.kind = replace(self.kind, classes=classes, single=single)
+        return np.array([row or [np.nan] * classes for row in rows], np.float64)

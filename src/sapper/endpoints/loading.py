@@ -50,7 +50,7 @@ def load_endpoint(reference: str, like: Data | None, terms: Terms) -> tuple[Endp
             endpoint.kind.check(answer)
     except BadAnswerError as error:
         raise ModelError(f"{settings.url}: {error}.") from None
-    return endpoint, _are_probabilities(settings, answers)
+    return endpoint, bool(endpoint.kind.single) or _are_probabilities(settings, answers)
 
 
 def _check_classes(endpoint: Endpoint, like: Data | None) -> None:
@@ -98,6 +98,12 @@ def _kind(settings: Settings, answers: Sequence[Answer], like: Data | None) -> K
     names = settings.classes if isinstance(settings.classes, tuple) else None
     told = len(names) if names else settings.classes
     assert told is None or isinstance(told, int)
+    if not settings.labels and _are_single(settings, answers):
+        if told not in (None, 2):
+            raise ModelError(
+                f"{settings.url}: expected two classes, as one probability a row is the second's, got {told}."
+            )
+        return Kind("scores", names, 2, single=True)
     if settings.labels or (answers and not isinstance(answers[0], list)):
         given = max([len(like.classes), *(one + 1 for one in answers if isinstance(one, int))]) if like else None
         if (classes := told or given) is None:
@@ -106,7 +112,16 @@ def _kind(settings: Settings, answers: Sequence[Answer], like: Data | None) -> K
         return Kind("labels", names or (like.classes if like else None), max(2, classes))
     if not answers and not settings.scores:
         raise ModelError(f"{settings.url}: expected data, or a TOML file that says scores or labels.")
-    return Kind("scores", names, told or (len(answers[0]) if answers and isinstance(answers[0], list) else None))
+    if not answers:
+        return Kind("scores", names, told, single=None if settings.probabilities else False)
+    return Kind("scores", names, told or (len(answers[0]) if isinstance(answers[0], list) else None))
+
+
+def _are_single(settings: Settings, answers: Sequence[Answer]) -> bool:
+    """Whether answers are one probability a row: the user says so of numbers, or some are no whole ones, as labels would be."""
+    if not answers or settings.probabilities is False or not all(isinstance(one, int | float) for one in answers):
+        return False
+    return bool(settings.probabilities) or any(isinstance(one, float) for one in answers)
 
 
 def _are_probabilities(settings: Settings, answers: Sequence[Answer]) -> bool:
