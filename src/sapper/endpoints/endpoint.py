@@ -50,7 +50,7 @@ class Kind:
     """Of the classes, where labels are told by them."""
     classes: int | None
     single: bool | None = False
-    """Whether its scores are one number, the probability of the second of two classes; None where that is still to be seen."""
+    """Whether its scores are one number, the probability of the second of two classes; None: still to be seen."""
 
     def check(self, answer: Answer) -> None:
         """Raises:

@@ -118,7 +118,7 @@ def _kind(settings: Settings, answers: Sequence[Answer], like: Data | None) -> K
 
 
 def _are_single(settings: Settings, answers: Sequence[Answer]) -> bool:
-    """Whether answers are one probability a row: the user says so of numbers, or some are no whole ones, as labels would be."""
+    """Whether answers are one probability a row: the user says so of numbers, or some are not whole, as labels are."""
     if not answers or settings.probabilities is False or not all(isinstance(one, int | float) for one in answers):
         return False
     return bool(settings.probabilities) or any(isinstance(one, float) for one in answers)

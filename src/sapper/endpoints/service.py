@@ -134,7 +134,7 @@ def first_line(content: bytes) -> str:
 
 
 def row_answer(value: object) -> Answer:
-    """A row's answer as it stands in JSON: a list of scores; or a label or a probability, by itself or as a list's only entry.
+    """A row's answer as it stands in JSON: a list of scores; or a label or probability, by itself or as a list's only entry.
 
     Raises:
         BadAnswerError: It is none of these, or has scores that are not finite.
