@@ -1,6 +1,7 @@
 """Audits of models that are no torch networks, from end to end as a user runs them."""
 
 import json
+import math
 import shutil
 from pathlib import Path
 
@@ -9,8 +10,11 @@ import polars as pl
 import pytest
 import skops.io
 import torch
+from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
 from sklearn.linear_model import LogisticRegression
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
 from sklearn.tree import DecisionTreeClassifier
 
 import sapper
@@ -87,6 +91,20 @@ def test_the_doctor_blames_the_questions_not_the_gradients(run: Path, tmp_path: 
     for finding in (told["more steps"], told["transferred samples"]):
         assert "more questions" in finding.remedy
         assert "gradient" not in finding.remedy
+
+
+def test_where_scores_are_level_the_doctor_names_attacks_that_need_labels_only(tmp_path: Path) -> None:
+    model = tmp_path / "nearest.skops"
+    skops.io.dump(fitted(make_pipeline(PCA(20, random_state=0), KNeighborsClassifier(1, algorithm="brute"))), model)
+    audit(model, "--attack", "square:steps=200", "--threat", "l2:1", "--limit", "15", "--out", tmp_path / "run")
+    told = {finding.check: finding for finding in log.read_summary(tmp_path / "run").findings}
+    level = told["loss along the attacks"]
+    assert level.verdict == "warning"
+    assert "more questions" not in level.remedy
+    for name, norms in (("hop_skip_jump", {2, math.inf}), ("geoda", {2, math.inf}), ("boundary", {2})):
+        assert name in level.remedy
+        assert catalogue.attacks()[name].norms == norms
+        assert catalogue.access(catalogue.attacks()[name]) == "labels"
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(forest: Path, run: Path, tmp_path: Path) -> None:

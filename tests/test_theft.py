@@ -27,7 +27,7 @@ from sapper.models.training import train
 from sapper.theft import steal
 from sapper.theft_spec import read_spoils
 
-SMALL = {"architecture": "softmax", "epochs": 5, "seeds": 40}
+SMALL = {"architecture": "svm", "epochs": 5, "seeds": 40}  # which moves no two inputs to the same place
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +74,7 @@ def test_three_augmentations_of_forty_seeds_are_320_questions(
     assert [one.new for one in spoils.rounds] == [40, 40, 80, 160]
     assert [one.samples for one in spoils.rounds] == [40, 80, 160, 320]
     assert [one.queries for one in spoils.rounds] == [140, 180, 260, 420]
-    assert [one.step for one in spoils.rounds] == [None, 0.1, 0.1, 0.1]
+    assert [one.step for one in spoils.rounds] == [None, 0.8, 0.8, 0.8]
     assert (spoils.finished, spoils.ended) == (True, "all 3 rounds are done")
     assert spoils == read_spoils(tmp_path / "out")
 
@@ -95,15 +95,43 @@ def test_the_substitute_is_a_model_folder_and_agrees_as_often_as_is_said(
 
 def test_new_inputs_are_the_known_moved_by_the_step(network: nn.Module, x: torch.Tensor, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    steal(network, x, out=out, rounds=2, period=1, held_out=0, **SMALL)
-    first, second, third = (load_file(out / "rounds" / f"0{number}" / "inputs.safetensors")["x"] for number in range(3))
+    steal(network, x, out=out, rounds=2, period=1, held_out=0, **{**SMALL, "architecture": "softmax"})
+    asked = [load_file(out / "rounds" / f"0{number}" / "inputs.safetensors") for number in range(3)]
+    first, second, third = (one["x"] for one in asked)
     assert torch.equal(first, x[:40])
     moved = (second - first).abs()
     inside = (first > 0.1) & (first < 0.9)
     torch.testing.assert_close(moved[inside], torch.full_like(moved[inside], 0.1))
     assert 0 <= float(second.min()) <= float(second.max()) <= 1
-    torch.testing.assert_close((third[:40] - first)[inside].abs(), torch.full_like(moved[inside], 0.1))
-    assert len(third) == 80
+    known = torch.cat([first, second])[asked[2]["source"]]
+    inside = (known > 0.1) & (known < 0.9)
+    moved = (third - known).abs()[inside]
+    torch.testing.assert_close(moved, torch.full_like(moved, 0.1))
+
+
+def test_inputs_that_coincide_are_asked_about_once_and_the_budget_goes_on_to_others(
+    network: nn.Module, x: torch.Tensor, tmp_path: Path
+) -> None:
+    counting, options = Counting(network), {**SMALL, "architecture": "softmax"}
+    spoils = steal(counting.module, x, out=tmp_path / "out", budget=300, **options).spoils
+    assert len(counting.asked) == len(set(counting.asked)) == spoils.queries == 300
+    assert [one.new for one in spoils.rounds] == [40, 40, 45, 125, 20]
+    assert spoils.ended.endswith("whose last had room for 20 of 250 new inputs")
+    again = torch.cat([x[:60], x[30:]])  # so may samples
+    other = steal(counting.module, again, out=tmp_path / "other", budget=300, **options).spoils
+    assert [one.agreement for one in other.rounds] == [one.agreement for one in spoils.rounds]
+
+
+@pytest.mark.parametrize("period", [0, 3])
+def test_where_nothing_is_left_to_ask_it_ends(network: nn.Module, x: torch.Tensor, tmp_path: Path, period: int) -> None:
+    counting, options = Counting(network), {**SMALL, "architecture": "softmax", "held_out": 0, "quantize": 1}
+    spoils = steal(counting.module, x, out=tmp_path / "out", budget=1000, period=period, **options).spoils
+    assert [one.new for one in spoils.rounds] == [40] + [0] * (
+        period + 1
+    )  # a tenth of the range leads back to the grid
+    assert len(counting.asked) == spoils.queries == 40
+    assert spoils.finished
+    assert spoils.ended.endswith("nothing is left to ask")
 
 
 def test_a_hard_budget_is_spent_and_kept_held_out_samples_included(
@@ -131,18 +159,19 @@ def test_a_reservoir_keeps_the_questions_few(network: nn.Module, x: torch.Tensor
     assert all(one.agreement is None and one.ci95 is None for one in spoils.rounds)
 
 
+@pytest.mark.parametrize("architecture", ["svm", "softmax"])
 @pytest.mark.parametrize("until", [0, 70, 110, 299])
 def test_stopped_anywhere_it_asks_nothing_twice_and_ends_the_same(
-    network: nn.Module, x: torch.Tensor, tmp_path: Path, until: int
+    network: nn.Module, x: torch.Tensor, tmp_path: Path, until: int, architecture: str
 ) -> None:
     whole = tmp_path / "whole"
-    options = {**SMALL, "budget": 300, "at_once": 16}
+    options = {**SMALL, "architecture": architecture, "budget": 300, "at_once": 16}
     one = steal(Counting(network).module, x, out=whole, **options)
     first, second = Counting(network, until), Counting(network)
     with pytest.raises(KeyboardInterrupt):
         steal(first.module, x, out=tmp_path / "out", **options)
     two = steal(second.module, x, out=tmp_path / "out", **options)
-    assert len(first.asked) + len(second.asked) == 300
+    assert len(first.asked + second.asked) == len(set(first.asked + second.asked)) == 300
     assert one.spoils.rounds[-1].agreement == two.spoils.rounds[-1].agreement
     assert files(whole) == files(tmp_path / "out")
     for path in whole.rglob("*.safetensors"):
@@ -152,11 +181,18 @@ def test_stopped_anywhere_it_asks_nothing_twice_and_ends_the_same(
     assert not third.asked
 
 
-@pytest.mark.parametrize(("first", "until"), [(250, None), (250, 210), (60, None), (110, 90), (320, None)])
+@pytest.mark.parametrize(("architecture", "new"), [("svm", [40, 40, 80, 160, 60]), ("softmax", [40, 40, 45, 125, 130])])
+@pytest.mark.parametrize(("first", "until"), [(250, None), (250, 210), (60, None), (110, 90), (270, None)])
 def test_a_larger_budget_goes_on_where_it_stood_and_ends_as_if_begun_with_it(
-    network: nn.Module, x: torch.Tensor, tmp_path: Path, first: int, until: int | None
+    network: nn.Module,
+    x: torch.Tensor,
+    tmp_path: Path,
+    first: int,
+    until: int | None,
+    architecture: str,
+    new: list[int],
 ) -> None:
-    options = {**SMALL, "at_once": 16, "held_out": 20}
+    options = {**SMALL, "architecture": architecture, "at_once": 16, "held_out": 20}
     before, after, whole = Counting(network, until or math.inf), Counting(network), Counting(network)
     with pytest.raises(KeyboardInterrupt) if until else nullcontext():
         steal(before.module, x, out=tmp_path / "out", budget=first, **options)
@@ -165,7 +201,7 @@ def test_a_larger_budget_goes_on_where_it_stood_and_ends_as_if_begun_with_it(
     asked = before.asked + after.asked
     assert len(asked) == raised.queries == raised.budget == 400
     assert raised.held_out_queries == 20
-    assert [one.new for one in raised.rounds] == [one.new for one in at_once.rounds] == [40, 40, 80, 160, 60]
+    assert [one.new for one in raised.rounds] == [one.new for one in at_once.rounds] == new
     assert [one.agreement for one in raised.rounds] == [one.agreement for one in at_once.rounds]
     assert sorted(asked) == sorted(whole.asked)
     assert "--budget 400" in log.read_environment(tmp_path / "out")["command"]

@@ -1,10 +1,12 @@
 """Asking a model about inputs, each once: questions lie on the disk before they are asked, answers as soon as they come.
 
-FOLDER/inputs.safetensors              tensor "x", and "source", which of what was known before each row was made of
+FOLDER/inputs.safetensors              tensor "x", "source", which of what was known before each row was made of, and "among",
+                                       how many there were to choose from
 FOLDER/answers/0000100.safetensors     what was said of its rows from 100 on: "labels", and "classes", of which they are
 """
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,23 +37,40 @@ class Inputs:
         return cls(x, torch.arange(len(x)))
 
 
-def kept(folder: Path, wanted: int, make: Callable[[Counts], Inputs]) -> Inputs:
-    """The inputs of a folder, as many as wanted; those that are there stay, in their places.
+def unlike(x: Batch, asked: torch.Tensor) -> list[int]:
+    """The places of rows that are none of those asked, and none of those before them."""
+    seen, places = set(_rows(asked)), list[int]()
+    for place, row in enumerate(_rows(x)):
+        if row not in seen:
+            seen.add(row)
+            places.append(place)
+    return places
+
+
+def _rows(x: torch.Tensor) -> Iterator[bytes]:
+    """What tells them apart; a zero has no sign."""
+    return (hashlib.sha256(row.tobytes()).digest() for row in (x + 0.0).numpy())
+
+
+def kept(folder: Path, most: int, make: Callable[[Counts], tuple[Inputs, int]]) -> tuple[Inputs, int]:
+    """The inputs of a folder, and among how many they were chosen; those that are there stay, in their places.
 
     Args:
         folder: Where they lie.
-        wanted: How many there are to be.
-        make: Given the sources of those that are there, makes the others.
+        most: How many there are to be, if there are so many to choose from.
+        make: Given the sources of those that are there, makes the others, and says among how many it chose all of them.
     """
     path = folder / _NAME
     there = _read(path) if path.exists() else {}
     found = Inputs(there["x"], there.get("source", torch.arange(len(there["x"])))) if there else None
-    if found and len(found.x) >= wanted:
-        return found
-    more = make(found.source if found else torch.zeros(0, dtype=torch.int64))
+    among = int(there.get("among", most))
+    if found and len(found.x) >= min(most, among):
+        return found, among
+    more, among = make(found.source if found else torch.zeros(0, dtype=torch.int64))
     found = join(found, more) if found else more
-    disk.write_bytes(path, safetensors.torch.save({"x": found.x.contiguous(), "source": found.source}))
-    return found
+    record = {"x": found.x.contiguous(), "source": found.source, "among": torch.tensor(among)}
+    disk.write_bytes(path, safetensors.torch.save(record))
+    return found, among
 
 
 class Endpoint:

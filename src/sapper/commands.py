@@ -37,7 +37,7 @@ from sapper.report.theft_page import write_theft
 from sapper.run import audit
 from sapper.spec import Spec
 from sapper.study_run import find, run_study, studies
-from sapper.theft import box, rob
+from sapper.theft import pool, rob
 from sapper.theft_spec import SUBSTITUTE, Spoils, Theft, begun, substitute_in
 
 
@@ -118,15 +118,14 @@ def run_steal(
     spec: Theft, out: Path | None, device: str, at_once: int, rate: float | None, *, as_json: bool, console: Console,
     printer: Console,
 ) -> None:  # fmt: skip
-    spec.asks(sys.maxsize)  # what can be refused before anything is loaded
+    spec.check(sys.maxsize)  # what can be refused before anything is loaded
     _check_reference(spec.endpoint)
     console.print(f"loading {spec.seed_data} and {spec.endpoint}", style="dim", markup=False, highlight=False)
     data = load_data(spec.seed_data, split=spec.split, bounds=spec.bounds)
-    spec = replace(spec, data_digest=data.digest())
+    spec, data = replace(spec, data_digest=data.digest()), pool(spec, data)
     spec = spec.settled(len(data), data.x[0].numel(), begun(out) if out else None)
-    spec.asks(len(data))
-    asked = box(spec).rounded(data.x[: spec.seeds])  # what is asked first of an endpoint is paid for in any case
-    first = Data(data.name, asked, data.y[: spec.seeds], data.classes, data.bounds)
+    spec.check(len(data))
+    first = Data(data.name, data.x[: spec.seeds], data.y[: spec.seeds], data.classes, data.bounds)  # asked in any case
     terms = Terms(replace(spec, budget=None, rounds=None, held_out=None).digest(), rate=rate)
     model = _loaded(spec.endpoint, spec, first, terms)
     if endpoint_of(model.module) is None and rate:

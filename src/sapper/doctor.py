@@ -14,9 +14,10 @@ import polars as pl
 from sapper import log
 from sapper.log import Finding, Probe
 
+_BLIND = "one that needs labels only (hop_skip_jump or geoda in l2 and linf, boundary in l2)"
 _WITHOUT_GRADIENTS = {
-    "loss along the attacks": "the answers are level around these samples, so that no attack sees a way down: give them more "
-    "questions, or craft on a stand-in of your own",
+    "loss along the attacks": "the scores are level around these samples, so that attacks that follow them see no way down: "
+    f"add {_BLIND}, which begins where the model is wrong already, or craft on a stand-in of your own",
     "largest budget": "there the attack failed, not the model: give it more questions, or craft on a stand-in of your own",
     "attacks without gradients": "the figures would be lower still: give the attacks more questions",
     "transferred samples": "the attacks asked too little: give them more questions, or craft on a stand-in of your own",
@@ -69,7 +70,7 @@ def examine(run: Path, work: list[tuple[str, str, str]]) -> list[Finding]:
     ]
     given = log.read_environment(run).get("model", {}).get("access", "gradients")
     found = [f if given == "gradients" else _without_gradients(f) for f in [*along, *probed] if f]
-    return [*log.read_preflight(run), *found, *_errors(trials), *_queries(run)]
+    return [*log.read_preflight(run), *found, *_errors(trials), *_queries(run, trials)]
 
 
 def _transferred(run: Path, trials: list[_Trial]) -> Finding:
@@ -320,8 +321,8 @@ def _errors(trials: list[_Trial]) -> list[Finding]:
     return found
 
 
-def _queries(run: Path) -> list[Finding]:
-    """Of an endpoint: what it was asked."""
+def _queries(run: Path, trials: list[_Trial]) -> list[Finding]:
+    """Of an endpoint: what it was asked, and what the end of its budget has cut short."""
     used = log.read_usage(run)
     if used is None:
         return []
@@ -334,5 +335,12 @@ def _queries(run: Path) -> list[Finding]:
         return [
             Finding("queries", "note", evidence, f"the same command asks none of them again; ledger: {used.ledger}")
         ]
-    remedy = "cases that were left without an answer could not be run: the same command with a larger --budget goes on"
+    left = sum(int(t.cases["error"].fill_null("").str.starts_with("the budget of").sum()) for t in trials)
+    if left:
+        cut = f"{left} cases were left without an answer and could not be run"
+    elif any(t.is_minimal for t in trials):
+        cut = "no case was left without an answer, but what was found may not be the nearest yet, or probes were cut short"
+    else:
+        cut = "no case was left without an answer; what was cut short is the doctor's probes"
+    remedy = f"{cut}: the same command with a larger --budget goes on"
     return [Finding("queries", "warning", f"{evidence}; the budget is spent", remedy)]

@@ -11,7 +11,7 @@ MEANINGS = {
     "evaluation mode": "Dropout and batch normalisation act differently in training; an audit is of the model as deployed.",
     "randomised output": "A model that draws lots gives attacks a noisy gradient and judges them by luck.",
     "rows are independent": "Where the answer to a sample depends on its batch, so does every figure.",
-    "outputs are logits": "Probabilities and saturated logits round the gradient of their loss to nothing; flat logits turn it aside.",
+    "outputs are logits": "Probabilities and saturated logits round the loss's gradient to 0; flat logits turn it aside.",
     "gradients": "Gradient attacks need the slope of the outputs; rounding, detaching and saturation hide it.",
     "input range": "Budgets are in the data's units; in other units they are another threat.",
     "clean accuracy": "A model that is shown its data wrongly is not the model that was meant.",

@@ -243,9 +243,10 @@ def _outputs(logits: Logits, given: Access, *, heal: bool) -> tuple[list[Finding
     first, second = logits.topk(2, dim=1).values.unbind(1)
     lead = (first - second).double()
     saturated, usual = lead > _SATURATED, float(lead.quantile(0.9))
-    if float(saturated.double().mean()) > 0.01:
+    share = float(saturated.double().mean())
+    if share > 0.01:
         usual = float(lead[saturated].quantile(0.9))
-        evidence = f"on {float(saturated.double().mean()):.1%} of the samples the largest logit leads by more than {_SATURATED}"
+        evidence = f"on {share:.1%} of the samples the largest logit leads by more than {_SATURATED}"
         why = "the gradient of cross-entropy underflows there and attacks by it fail"
     elif 0 < usual < _FLAT:
         evidence = f"on nine samples in ten the largest logit leads by less than {usual:.2g}"

@@ -7,7 +7,10 @@ from sapper.errors import UsageError, require_not_negative, require_positive
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """How many inputs each augmentation adds, and how far it goes. Augmentations count from 0."""
+    """How many inputs each augmentation adds, and how far it goes. Augmentations count from 0.
+
+    Counted as if no two inputs coincided; those that do are asked about once (see `sapper.theft`).
+    """
 
     step_size: float = 0.1
     """How far, in the data's units (the papers' lambda)."""

@@ -10,13 +10,14 @@
     report.html
 
 What has been answered is never asked again: a theft that was stopped goes on with the same command, and one whose budget was
-spent with a larger one.
+spent with a larger one. Inputs that coincide, after clipping or rounding, with one that was asked about are left out, as in
+the papers' union of sets: so each question is another row, and what a budget pays for.
 """
 
 import shutil
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -27,7 +28,7 @@ from rich.console import Console
 from torch import nn
 
 from sapper import disk, log, noise
-from sapper.answers import Endpoint, Inputs, kept
+from sapper.answers import Endpoint, Inputs, kept, unlike
 from sapper.checks import check_data
 from sapper.data.dataset import Data
 from sapper.environment import PACKAGES, commit
@@ -96,7 +97,7 @@ def steal(
         x: Samples of the kind that it classifies, in `bounds`: the first `seeds` are learned from, the next are held out.
             Nobody needs to know their classes.
         out: The folder to write, or to go on in; with a larger `budget` or more `rounds` too.
-        budget: Most questions in all, those about held-out samples too; without, `rounds` decides.
+        budget: Most questions in all, those about held-out samples too, each another row; without, `rounds` decides.
         architecture: Of the substitute: "lenet", "mlp", "softmax", "svm" or another of `sapper.models`.
         seeds: How many samples to begin with.
         held_out: How many to measure agreement on, each a question; by default 1000 or what is there, at most a tenth of
@@ -133,7 +134,9 @@ def steal(
         rounds=rounds, architecture=architecture, epochs=epochs, batch_size=batch_size, learning_rate=learning_rate,
         momentum=momentum, rate_schedule=rate_schedule, step_size=step_size, period=period, sigma=sigma, kappa=kappa,
         quantize=quantize, seed=seed, endpoint_digest=digest(model), data_digest=data.digest(),
-    ).settled(len(x), x[0].numel(), begun(out))  # fmt: skip
+    )  # fmt: skip
+    data = pool(spec, data)
+    spec = spec.settled(len(data), x[0].numel(), begun(out))
     substitute, spoils = rob(spec, model, data, out, console or Console(quiet=True), at_once=at_once)
     return Stolen(substitute, out, spoils)
 
@@ -146,7 +149,7 @@ def rob(
     Args:
         spec: Settled.
         module: What is stolen.
-        data: The seeds, and the held-out samples behind them.
+        data: The seeds, and the held-out samples behind them; of `pool`.
         out: The folder.
         console: Where progress is shown.
         at_once: Rows asked about at once.
@@ -157,28 +160,29 @@ def rob(
     require_positive("at-once", at_once)
     if there := begun(out):
         spec.check_continues(there, out)
-    asks = spec.asks(len(data))
+    spec.check(len(data))
     known_architecture(spec.architecture)  # an unknown one is refused before anything is asked
     _open(out, spec)
-    samples = box(spec).rounded(data.x)
-    done: list[Round] = []
+    done, ended = list[Round](), ""
     with frozen(module), CaseProgress(console) as progress:
         endpoint = Endpoint(module, progress, at_once)
-        held = _asked(endpoint, out / "held-out", spec.held, lambda _: Inputs.of(samples[spec.seeds :][: spec.held]))
-        known, substitute = _Known(samples[:0], held.y[:0]), nn.Sequential()
-        for number, new in enumerate(asks):
-            folder = out / "rounds" / f"{number:02}"
-            moved = partial(_moved, folder, spec, number, new, known, substitute)
-            make = moved if number else lambda _: Inputs.of(samples[: spec.seeds])
-            known = join(known, _asked(endpoint, folder, new, make))
+        held, _ = _asked(endpoint, out / "held-out", spec.held, _samples(data.x[spec.seeds :][: spec.held]))
+        known, substitute = _Known(data.x[:0], held.y[:0]), nn.Sequential()
+        while not ended:
+            number, folder = len(done), out / "rounds" / f"{len(done):02}"
+            most = spec.most(number, len(known.x))
+            moved = partial(_moved, folder, spec, number, most, known, held, substitute)
+            new, among = _asked(endpoint, folder, most, moved if number else _samples(data.x[: spec.seeds]))
+            known = join(known, new)
             begin = time.perf_counter()
             substitute = _learn(spec, known, _names(data, endpoint.classes), folder / MODEL)
-            done.append(_measure(spec, number, new, known, held, substitute, time.perf_counter() - begin))
-            disk.write_json(out / ROUNDS, _spoils(spec, asks, done, _names(data, endpoint.classes)))
+            done.append(_measure(spec, number, len(new.x), known, held, substitute, time.perf_counter() - begin))
+            ended = spec.ended(done, among)
+            disk.write_json(out / ROUNDS, _spoils(spec, ended, done, _names(data, endpoint.classes)))
             if remote := endpoint_of(module):
                 write_queries(out, remote)
             console.print(_line(done[-1]), markup=False, highlight=False)
-    spoils = _spoils(spec, asks, done, _names(data, endpoint.classes))
+    spoils = _spoils(spec, ended, done, _names(data, endpoint.classes))
     more = {"agreement": spoils.agreement} if spoils.agreement is not None else {}
     write_folder(out / SUBSTITUTE, substitute, spec.architecture, data.shape, tuple(spoils.classes), more)
     return substitute, spoils
@@ -208,6 +212,13 @@ def box(spec: Theft) -> Threat:
     return Threat.parse("linf:min", lower=spec.bounds[0], upper=spec.bounds[1], quantize=spec.quantize)
 
 
+def pool(spec: Theft, data: Data) -> Data:
+    """The samples as they may be asked about, each once."""
+    x = box(spec).rounded(data.x)
+    places = unlike(x, x[:0])
+    return replace(data, x=x[places], y=data.y[places])
+
+
 def _open(out: Path, spec: Theft) -> None:
     """Begins the folder, or goes on in it."""
     if not (out / "spec.toml").exists() and out.exists() and (not out.is_dir() or any(out.iterdir())):
@@ -218,29 +229,38 @@ def _open(out: Path, spec: Theft) -> None:
     disk.write_json(out / "environment.json", {**known, "command": spec.command()})
 
 
-def _asked(endpoint: Endpoint, folder: Path, wanted: int, make: Callable[[Counts], Inputs]) -> _Known:
-    """In the order of what they were made of, whichever were asked first."""
-    inputs = kept(folder, wanted, make)
+def _asked(
+    endpoint: Endpoint, folder: Path, most: int, make: Callable[[Counts], tuple[Inputs, int]]
+) -> tuple[_Known, int]:
+    """In the order of what they were made of, whichever were asked first; and among how many they were chosen."""
+    inputs, among = kept(folder, most, make)
     known = _Known(inputs.x, endpoint.labels(inputs.x, folder))
-    return take(known, inputs.source.argsort())
+    return take(known, inputs.source.argsort()), among
+
+
+def _samples(x: Batch) -> Callable[[Counts], tuple[Inputs, int]]:
+    return lambda _: (Inputs.of(x), len(x))
 
 
 def _moved(
-    folder: Path, spec: Theft, number: int, new: int, known: _Known, substitute: nn.Module, there: Counts
-) -> Inputs:
-    """So many of the known inputs, but for those that are there, moved as the substitute so far says."""
+    folder: Path, spec: Theft, number: int, most: int, known: _Known, held: _Known, substitute: nn.Module, there: Counts
+) -> tuple[Inputs, int]:
+    """The known inputs moved as the substitute so far says: of those that this makes new so many, but for those that are
+    there; and how many it makes new.
+    """
     shutil.rmtree(folder / MODEL, ignore_errors=True)  # which has not learned what is made now
-    chosen = list(range(len(known.x)))
-    if new < len(chosen):
-        key = noise.keys(spec.seed, torch.tensor([number]))
-        draws = noise.uniform(key, torch.zeros_like(key), len(chosen), torch.float64)[0]
-        chosen = reservoir(draws.tolist(), new)
-    done = set(there.tolist())
-    rest = torch.tensor([place for place in chosen if place not in done][: new - len(done)])
-    known = take(known, rest)
     moved = by_hyperplane if spec.architecture == "svm" else by_jacobian
     legal = box(spec)
-    return Inputs(legal.rounded(legal.clip(moved(substitute, known.x, known.y, spec.schedule.step(number - 1)))), rest)
+    x = legal.rounded(legal.clip(moved(substitute, known.x, known.y, spec.schedule.step(number - 1))))
+    new = unlike(x, torch.cat([known.x, held.x]))
+    chosen = list(range(len(new)))
+    if most < len(chosen):
+        key = noise.keys(spec.seed, torch.tensor([number]))
+        draws = noise.uniform(key, torch.zeros_like(key), len(chosen), torch.float64)[0]
+        chosen = reservoir(draws.tolist(), most)
+    done = set(there.tolist())
+    rest = [new[one] for one in chosen if new[one] not in done][: most - len(done)]
+    return Inputs(x[rest], torch.tensor(rest, dtype=torch.int64)), len(new)
 
 
 def _names(data: Data, classes: int) -> tuple[str, ...]:
@@ -285,8 +305,7 @@ def _alike(substitute: nn.Module, known: _Known) -> int:
         return sum(int((oracle.labels(x) == y).sum()) for x, y in parts)
 
 
-def _spoils(spec: Theft, asks: list[int], done: list[Round], names: tuple[str, ...]) -> Spoils:
-    finished = len(done) == len(asks)
+def _spoils(spec: Theft, ended: str, done: list[Round], names: tuple[str, ...]) -> Spoils:
     return Spoils(
         endpoint=spec.endpoint,
         seed_data=spec.seed_data,
@@ -295,8 +314,8 @@ def _spoils(spec: Theft, asks: list[int], done: list[Round], names: tuple[str, .
         held_out_queries=spec.held,
         training_queries=done[-1].samples,
         queries=done[-1].queries,
-        finished=finished,
-        ended=spec.ended(asks) if finished else "",
+        finished=bool(ended),
+        ended=ended,
         classes=list(names),
         rounds=done,
     )

@@ -84,8 +84,8 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
         step = _STEP if self.step_size is None else self.step_size
         return Schedule(step_size=step, period=self.period, sigma=self.sigma, kappa=self.kappa)
 
-    def asks(self, samples: int) -> list[int]:
-        """How many questions each round asks, of so many samples.
+    def check(self, samples: int) -> None:
+        """Whether it can be done with so many samples.
 
         Raises:
             UsageError: Values that do not fit, or too small a budget.
@@ -104,15 +104,28 @@ class Theft(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 f"a budget of {self.budget} is too small for {self.held} held-out samples and {self.seeds} seeds: give "
                 "fewer of either, or a larger budget."
             )
-        return self.schedule.rounds(self.seeds, left, self.rounds)
+        self.schedule.rounds(self.seeds, left, self.rounds)
 
-    def ended(self, asks: list[int]) -> str:
-        """Why there are no more rounds than these."""
-        wanted = self.schedule.rounds(self.seeds, None, len(asks) - 1)[-1]
-        cut = f", whose last had room for {asks[-1]} of {wanted} new inputs" if asks[-1] < wanted else ""
-        if self.rounds is not None and len(asks) > self.rounds:
+    def most(self, number: int, known: int) -> int:
+        """How many questions a round may ask at most, after so many answers to learn from."""
+        if number == 0:
+            return self.seeds
+        wanted = self.schedule.new(number - 1, known)
+        return wanted if self.budget is None else min(wanted, self.budget - self.held - known)
+
+    def ended(self, done: "list[Round]", among: int) -> str:
+        """Why there are no more rounds than these, whose last chose among so many inputs; empty where there are more."""
+        last = done[-1]
+        wanted = min(self.schedule.new(last.number - 1, last.samples - last.new), among) if last.number else self.seeds
+        cut = f", whose last had room for {last.new} of {wanted} new inputs" if last.new < wanted else ""
+        if self.rounds is not None and last.number >= self.rounds:
             return f"all {self.rounds} rounds are done{cut}"
-        return f"the budget of {self.budget} questions allows no more rounds{cut}"
+        if self.budget is not None and last.queries >= self.budget:
+            return f"the budget of {self.budget} questions allows no more rounds{cut}"
+        idle = self.period + 1  # rounds that have tried both directions
+        if len(done) > idle and not any(one.new for one in done[-idle:]):
+            return "whatever a step makes of the known inputs is known itself, so that nothing is left to ask"
+        return ""
 
     def plain(self) -> dict[str, object]:
         """For spec.toml, which has no null: what was not given is left out."""

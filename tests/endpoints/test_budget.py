@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import torch
 
-from audits import ask, assert_same_run, audit, rows
+from audits import ask, assert_same_run, audit, rows, shards
 from endpoint_runs import AGAIN, OPTIONS, finding, queries
-from sapper import log
+from sapper import disk, doctor, log
 from sapper.data.loading import load_data
 from sapper.endpoints.endpoint import Terms
 from sapper.models.loading import load_model
@@ -50,6 +50,27 @@ def test_a_run_is_done_again_from_the_ledger_also_where_its_budget_is_spent(tmp_
             audit(f"{served.url}/invocations", *OPTIONS, *words, out)
             assert served.total == 60
         assert_same_run(run, other)
+
+
+def test_what_the_budget_cut_short_is_said_as_it_is(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    with serving() as served:
+        audit(f"{served.url}/invocations", *OPTIONS, "--out", run, "--budget", "100")
+        left = 24 - rows(run)["error"].null_count()
+        assert finding(run, "queries").remedy.startswith(
+            f"{left} cases were left without an answer and could not be run:"
+        )
+        audit(f"{served.url}/invocations", *OPTIONS, "--out", run, "--budget", "10000")
+    (folder,) = {path.parent.name for path in shards(run)}
+    disk.write_json(run / "endpoint.json", {**queries(run), "is_spent": True})  # as where the probes met its end
+    for threat, cut in (
+        ("linf:0.12", "what was cut short is the doctor's probes:"),
+        ("linf:min", "may not be the nearest"),
+    ):
+        (told,) = [one for one in doctor.examine(run, [("square", threat, folder)]) if one.check == "queries"]
+        assert told.remedy.startswith("no case was left without an answer")
+        assert cut in told.remedy
+        assert "could not be run" not in told.remedy
 
 
 def test_a_search_for_the_nearest_that_the_budget_cut_goes_on_with_more_of_it(tmp_path: Path) -> None:

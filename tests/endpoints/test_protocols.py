@@ -16,6 +16,7 @@ from sapper.endpoints.protocols import open_inference
 from sapper.endpoints.service import BadAnswerError, Encoding, row_answers
 from sapper.endpoints.settings import Secrets, Settings, read_settings
 from sapper.errors import DataError, ModelError, RunError, SapperError, UsageError
+from sapper.foreign import access
 from sapper.models.loading import load_model
 from servers import Handler, classifier, serving
 
@@ -185,7 +186,9 @@ def test_every_float_arrives_as_it_is() -> None:
 
 def test_rows_of_every_kind() -> None:
     assert row_answers([[0.5, 0.5], [1, 0]], 2) == [[0.5, 0.5], [1.0, 0.0]]
-    assert row_answers([3, 4.0, "cat", [5], ["dog"], [[0.1, 0.9]]], 6) == [3, 4, "cat", 5, "dog", [0.1, 0.9]]
+    assert row_answers([3, 4.0, "cat", [5], ["dog"], [[0.1, 0.9]], 0.83, [0.2], [1.0]], 9) == [
+        3, 4, "cat", 5, "dog", [0.1, 0.9], 0.83, 0.2, 1,
+    ]  # fmt: skip
     for bad in ([1], {"a": 1}, None, [True, False], [1.5, 2], [[], 1], [[1, None], 1], [[1, float("inf")], 1]):
         with pytest.raises(BadAnswerError):
             row_answers(bad, 2)
@@ -306,3 +309,66 @@ def test_what_the_settings_say_of_the_road_asks_nothing_anew(tmp_path: Path) -> 
         model = load_model(described(tmp_path, *lines, "scale = 0.5"), like=DATA)
         assert served.total == 16
         assert model.digest != load_model(described(tmp_path, *lines), like=DATA).digest
+
+
+PAIR = Data("two", DATA.x, DATA.y % 2, ("no", "yes"))
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-8 * (x.reshape(len(x), -1).mean(1) - 0.5)))
+
+
+@pytest.mark.parametrize("nested", [False, True])
+@pytest.mark.parametrize("path", ["/v2/models/m", "/invocations"])
+def test_one_probability_a_row_is_the_second_classs(path: str, nested: bool) -> None:
+    def answer(x: np.ndarray) -> list:
+        found = sigmoid(x)
+        found[:1] = 1.0  # a whole number, among others that are not
+        return (found[:, None] if nested else found).tolist()
+
+    with serving(answer=answer) as served:
+        model = load_model(served.url + path, like=PAIR)
+        assert (model.classes, access(model.module)) == (2, "scores")
+        found = model.module(PAIR.x).softmax(1)[1:8].double().numpy()
+        np.testing.assert_allclose(found[:, 1], sigmoid(X)[1:8], atol=1e-6)
+        with pytest.raises(RunError, match="2 classes where the data's labels need 10"):
+            load_model(served.url + path, like=DATA)
+
+
+def test_whole_probabilities_are_such_where_the_file_says_so(tmp_path: Path) -> None:
+    with serving(answer=lambda x: sigmoid(x).round().tolist()) as served:
+        url = f'url = "{served.url}/invocations"'
+        assert access(load_model(described(tmp_path, url), like=PAIR).module) == "labels"
+        single = load_model(described(tmp_path, url, "probabilities = true"), like=PAIR)
+        assert access(single.module) == "scores"
+        assert (single.module(PAIR.x).argmax(1).numpy() == sigmoid(X).round()).all()
+        with pytest.raises(ModelError, match=r"two classes, as one probability a row is the second's, got 3"):
+            load_model(described(tmp_path, url, "probabilities = true", "classes = 3"), like=PAIR)
+
+
+def test_a_template_with_one_probability_a_row_needs_no_data(tmp_path: Path) -> None:
+    template = ("body = '{\"instances\": [$rows]}'", 'scores = "predictions[*].p"', "probabilities = true")
+    with serving(answer=lambda x: sigmoid(x).tolist()) as served:
+        model = load_model(described(tmp_path, f'url = "{served.url}/any"', *template))
+        np.testing.assert_allclose(model.module(PAIR.x).softmax(1)[:, 1].double().numpy(), sigmoid(X), atol=1e-6)
+
+
+def test_one_kind_of_answer_is_kept_to_and_what_to_write_is_said(tmp_path: Path) -> None:
+    answers = [
+        lambda x: sigmoid(x).round().tolist(),
+        lambda x: sigmoid(x).tolist(),
+        lambda x: (3 * sigmoid(x)).tolist(),
+    ]
+    with serving(answer=answers[0]) as served:
+        road = (f'url = "{served.url}/invocations"', "tries = 1")
+        labels = load_model(described(tmp_path, *road), like=PAIR)
+        single = load_model(described(tmp_path, *road, "probabilities = true"), like=PAIR)
+        served.answer = answers[1]
+        with pytest.raises(RunError, match=r"a label was expected.* if it is the probability .* probabilities = true"):
+            labels.module(PAIR.x)
+        served.answer = lambda x: [[0.5, 0.5]] * len(x)
+        with pytest.raises(RunError, match="2 scores where one probability was expected"):
+            single.module(PAIR.x)
+        served.answer = answers[2]
+        with pytest.raises(RunError, match="one number a row is a label, or a probability from 0 to 1"):
+            single.module(PAIR.x)

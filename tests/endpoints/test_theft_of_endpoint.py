@@ -4,6 +4,7 @@ from pathlib import Path
 
 from audits import ask, audit, rows
 from sapper import disk, log
+from sapper.theft_spec import read_spoils
 from servers import serving
 
 
@@ -13,7 +14,8 @@ def test_a_substitute_is_stolen_within_the_budget_and_what_fools_it_fools_the_en
         words = ("steal", url, "--seed-data", "digits", "--architecture", "softmax", "--budget", "300", "--out", theft)
         answer = ask(*words)
         assert answer.code == 0, answer.err
-        assert served.total == max(served.rows.values()) * len(served.rows) <= 300
+        assert read_spoils(theft).queries == log.read_usage(theft).sent == 300
+        assert served.total == max(served.rows.values()) * len(served.rows) == 300
         assert len(disk.read_table(theft / "queries.parquet")) == served.total
         asked = served.total
         assert ask(*words).code == 0

@@ -52,6 +52,8 @@ class Kind:
     classes: int | None
     least: int = 0
     """So many classes the samples' labels need."""
+    single: bool | None = False
+    """Whether its scores are one number, the probability of the second of two classes; None: still to be seen."""
     advice: str = ""
     """What to do where the endpoint goes on to answer in another way."""
 
@@ -59,17 +61,15 @@ class Kind:
         """Raises:
         BadAnswerError: It is another kind of answer, or of other classes.
         """
-        if not isinstance(answer, list):
-            if self.access == "scores":
-                raise BadAnswerError(f"answered with the label {answer!r} where scores were expected", self.advice)
+        if self.access == "labels" or (self.access is None and isinstance(answer, int | str)):
             self.label(answer)
-        elif self.access == "labels":
-            raise BadAnswerError(f"answered with {len(answer)} scores where a label was expected", self.advice)
-        elif self.classes is not None and len(answer) != self.classes:
-            raise BadAnswerError(f"answered with {len(answer)} classes where there were {self.classes}", self.advice)
-        elif len(answer) < self.least:
+            return
+        scores = self.scores(answer)
+        if self.classes is not None and len(scores) != self.classes:
+            raise BadAnswerError(f"answered with {len(scores)} classes where there were {self.classes}", self.advice)
+        if len(scores) < self.least:
             raise BadAnswerError(
-                f"answered with {len(answer)} classes where the data's labels need {self.least}",
+                f"answered with {len(scores)} classes where the data's labels need {self.least}",
                 "give the model's own data",
             )
 
@@ -80,10 +80,36 @@ class Kind:
             return False
         return True
 
+    def scores(self, answer: Answer) -> list[float]:
+        """One a class.
+
+        Raises:
+            BadAnswerError: It is a label, or no probability where one is expected.
+        """
+        if isinstance(answer, list):
+            if self.single:
+                raise BadAnswerError(
+                    f"answered with {len(answer)} scores where one probability was expected", self.advice
+                )
+            return answer
+        if self.single is False:
+            raise BadAnswerError(f"answered with the label {answer!r} where scores were expected", self.advice)
+        if isinstance(answer, str) or not 0 <= answer <= 1:
+            raise BadAnswerError(f"answered with {answer!r} where a probability from 0 to 1 was expected", self.advice)
+        return [1.0 - answer, float(answer)]
+
     def label(self, answer: Answer) -> int:
         """Raises:
         BadAnswerError: Of no class.
         """
+        if isinstance(answer, list):
+            raise BadAnswerError(f"answered with {len(answer)} scores where a label was expected", self.advice)
+        if isinstance(answer, float):
+            raise BadAnswerError(
+                f"answered with {answer} where a label was expected",
+                "if it is the probability of the second of two classes, say so in a TOML file, probabilities = true (and "
+                "scores = … in place of labels = …)",
+            )
         text = str(answer)
         if self.names and text in self.names:
             return self.names.index(text)
@@ -244,10 +270,13 @@ class Endpoint:
             raise ModelError("expected an endpoint whose kind of answer is known.")
         if self.kind.access == "labels":
             return np.array([-1 if one is None else self.kind.label(one) for one in answers], np.int64)
-        counts = {len(one) for one in answers if isinstance(one, list)}
+        rows = [None if one is None else self.kind.scores(one) for one in answers]
+        counts = {len(row) for row in rows if row}
         counts |= {self.kind.classes} if self.kind.classes else set()
         if len(counts) != 1:
             raise ModelError(f"expected answers of one number of classes, got {sorted(counts) or 'no answer'}.")
         (classes,) = counts
-        self.kind = replace(self.kind, classes=classes)
-        return np.array([one if isinstance(one, list) else [np.nan] * classes for one in answers], np.float64)
+        told = [not isinstance(one, list) for one in answers if one is not None]
+        single = told[0] if self.kind.single is None and told else self.kind.single
+        self.kind = replace(self.kind, classes=classes, single=single)
+        return np.array([row or [np.nan] * classes for row in rows], np.float64)

@@ -51,7 +51,7 @@ def load_endpoint(reference: str, like: Data | None, terms: Terms, least: int = 
     store = Store(folder / file_name(name, identity), about)
     endpoint = Endpoint(settings, service, client, store, terms, _expected(settings, like, least))
     answers = _first_answers(endpoint, like)
-    return endpoint, _are_probabilities(settings, answers)
+    return endpoint, bool(endpoint.kind.single) or _are_probabilities(settings, answers)
 
 
 def _expected(settings: Settings, like: Data | None, least: int) -> Kind:
@@ -76,7 +76,8 @@ def _expected(settings: Settings, like: Data | None, least: int) -> Kind:
             "classes = …, or data."
         )
     access = "labels" if settings.labels else "scores" if settings.scores else None
-    return Kind(access, names or (like.classes if like else None), told, least)
+    single = False if settings.labels or settings.probabilities is False else None
+    return Kind(access, names or (like.classes if like else None), told, least, single)
 
 
 def _protocols() -> dict[str, ModuleType]:
@@ -98,7 +99,9 @@ def _protocol(settings: Settings) -> ModuleType:
 
 def _first_answers(endpoint: Endpoint, like: Data | None) -> list[Answer]:
     """Those to the samples, of the kind that the ledger knows; else of their commonest, the others being asked again."""
-    known = [one for one in endpoint.store.some(_LOOKED_AT) if endpoint.kind.fits(one)]
+    there = endpoint.store.some(_LOOKED_AT)
+    numbers = int if any(isinstance(one, float) for one in there) else ()  # no labels, but probabilities of 0 and 1
+    known = [one for one in there if endpoint.kind.fits(one) and not isinstance(one, numbers)]
     if known or like is None:
         endpoint.kind = _settled(endpoint, known)
     if like is None:
@@ -122,7 +125,7 @@ def _some(endpoint: Endpoint, rows: np.ndarray) -> list[Answer]:
 
 def _settled(endpoint: Endpoint, answers: Sequence[Answer]) -> Kind:
     """The kind that most answers are of."""
-    kind = endpoint.kind
+    kind, settings = endpoint.kind, endpoint.settings
     lengths = Counter(len(one) if isinstance(one, list) else None for one in answers)
     commonest = lengths.most_common(1)[0][0] if lengths else kind.classes
     advice = (
@@ -133,9 +136,25 @@ def _settled(endpoint: Endpoint, answers: Sequence[Answer]) -> Kind:
             "of order, delete that file"
         )
     )
+    if answers and commonest is None and kind.access != "labels" and _are_single(settings, answers):
+        if kind.classes not in (None, 2):
+            raise ModelError(
+                f"{settings.url}: expected two classes, as one probability a row is the second's, got {kind.classes}."
+            )
+        return replace(kind, access="scores", classes=2, single=True, advice=advice)
     if kind.access == "labels" or (answers and commonest is None):
-        return replace(kind, access="labels", classes=max(2, kind.classes or len(kind.names or ())), advice=advice)
-    return replace(kind, access="scores", classes=kind.classes or commonest, advice=advice)
+        classes = max(2, kind.classes or len(kind.names or ()))
+        return replace(kind, access="labels", classes=classes, single=False, advice=advice)
+    single = None if settings.probabilities and not answers else False
+    return replace(kind, access="scores", classes=kind.classes or commonest, single=single, advice=advice)
+
+
+def _are_single(settings: Settings, answers: Sequence[Answer]) -> bool:
+    """Whether numbers are one probability a row: the user says so, or some are not whole, as labels are."""
+    numbers = [one for one in answers if not isinstance(one, list)]
+    if settings.probabilities is False or not all(isinstance(one, int | float) for one in numbers):
+        return False
+    return bool(settings.probabilities) or any(isinstance(one, float) for one in numbers)
 
 
 def _are_probabilities(settings: Settings, answers: Sequence[Answer]) -> bool:

@@ -17,8 +17,8 @@ from PIL import Image
 
 from sapper.errors import DataError
 
-Answer = list[float] | int | str
-"""One row's: scores, or a label."""
+Answer = list[float] | float | int | str
+"""One row's: scores, the probability of the second of two classes, or a label. A whole number may be either of these."""
 
 
 class BadAnswerError(Exception):
@@ -143,12 +143,12 @@ def first_line(content: bytes) -> str:
 
 
 def row_answer(value: object) -> Answer:
-    """A row's answer as it stands in JSON: a list of scores, or a label, by itself or as a list's only entry.
+    """A row's answer as it stands in JSON: a list of scores; or a label or probability, by itself or as a list's only entry.
 
     Raises:
-        BadAnswerError: It is neither, or has scores that are not finite.
+        BadAnswerError: It is none of these, or has scores that are not finite.
     """
-    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], int | str | list):
+    while isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, list) and len(value) > 1 and all(type(score) in (int, float) for score in value):
         if not np.isfinite(np.array(value, np.float64)).all():
@@ -158,7 +158,10 @@ def row_answer(value: object) -> Answer:
         value = int(value)
     if isinstance(value, str | int) and not isinstance(value, bool):
         return value
-    raise BadAnswerError(f"answered with {json.dumps(value)[:80]} where a row's scores or label were expected")
+    if isinstance(value, float) and 0 < value < 1:
+        return value
+    known = "; one number a row is a label, or a probability from 0 to 1" if isinstance(value, float) else ""
+    raise BadAnswerError(f"answered with {json.dumps(value)[:80]} where a row's scores or label were expected{known}")
 
 
 def row_answers(value: object, count: int) -> list[Answer]:

@@ -47,7 +47,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     labels: str | None = None
     """Where the labels are in the answer, in JMESPath; a list of them for a body of $rows."""
     scores: str | None = None
-    """Likewise, lists of scores."""
+    """Likewise, lists of scores, or one probability a row, of the second of two classes."""
     probabilities: bool | None = None
     classes: int | tuple[str, ...] | None = None
     output: str | None = None

@@ -76,25 +76,25 @@ def _point(one: Round) -> dict[str, float | None]:
     return {"queries": one.queries, "agreement": one.agreement, "low": low, "high": high}
 
 
-def _rows(folder: Path, spoils: Spoils, bounds: tuple[float, float]) -> list[list[Shown]]:
-    """Some seeds, each followed by what the rounds that moved every input made of it; nothing where they are no images."""
-    samples = [0, *(one.samples for one in spoils.rounds)]
-    whole = [one.number for one in spoils.rounds if one.number == 0 or one.new == samples[one.number]]
+def _rows(folder: Path, spoils: Spoils, bounds: tuple[float, float]) -> list[list[Shown | None]]:
+    """Some seeds, each followed by what the rounds made of it, where that was new; nothing where they are no images."""
     shape = disk.read_shape(folder / "rounds" / "00" / "inputs.safetensors", "x")[1:]
     if not words.is_image(shape):
         return []
-    columns = [_shown(folder / "rounds" / f"{number:02}", spoils.classes, bounds) for number in whole]
-    return [list(row) for row in zip(*columns, strict=True)]
+    found = [_shown(folder / "rounds" / f"{one.number:02}", spoils.classes, bounds) for one in spoils.rounds]
+    columns = [column for column in found if column]
+    return [[column.get(seed) for column in columns] for seed in columns[0]]
 
 
-def _shown(folder: Path, names: list[str], bounds: tuple[float, float]) -> list[Shown]:
-    """The first, by what they were made of."""
+def _shown(folder: Path, names: list[str], bounds: tuple[float, float]) -> dict[int, Shown]:
+    """What a round made of the first seeds that it moved, by their places."""
     asked, labels = safetensors.numpy.load_file(folder / "inputs.safetensors"), list[int]()
-    order = np.argsort(asked["source"])[:_SEEDS] if "source" in asked else np.arange(len(asked["x"]))[:_SEEDS]
-    while len(labels) <= max(order, default=-1):
+    sources = asked.get("source", np.arange(len(asked["x"])))
+    rows = {int(sources[row]): row for row in np.flatnonzero(sources < _SEEDS)}
+    while len(labels) <= max(rows.values(), default=-1):
         answer = safetensors.numpy.load_file(folder / "answers" / f"{len(labels):07}.safetensors")
         labels += answer["labels"].tolist()
-    return [
-        Shown(pictures.photograph(asked["x"][row], bounds, _SIDE), words.class_name(labels[row], names))
-        for row in order
-    ]
+    return {
+        seed: Shown(pictures.photograph(asked["x"][row], bounds, _SIDE), words.class_name(labels[row], names))
+        for seed, row in sorted(rows.items())
+    }

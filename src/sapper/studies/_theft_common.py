@@ -83,7 +83,7 @@ class Plan:
 
     @property
     def questions(self) -> int:
-        """All that the last round's substitute has learned from."""
+        """All that the last round's substitute has learned from, if no two inputs coincide."""
         schedule = Schedule(step_size=1.0, period=self.period, sigma=self.sigma, kappa=self.kappa)
         return schedule.questions(self.seeds, self.rounds)
 
