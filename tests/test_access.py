@@ -85,7 +85,7 @@ def test_the_doctor_blames_the_questions_not_the_gradients(run: Path, tmp_path: 
     shutil.copytree(run, out)
     names = {"surrogate": 9, "square": 9, "random noise": 1}
     disk.write_json(out / "doctor.json", [log.Probe(name, "linf:0.1", name, 20, fell) for name, fell in names.items()])
-    (folder,) = {path.parent.name for path in shards(out)}
+    folder = log.case_folder("square:steps=40", "linf:0.1")
     told = {finding.check: finding for finding in doctor.examine(out, [("square:steps=40", "linf:0.1", folder)])}
     assert (told["more steps"].verdict, told["transferred samples"].verdict) == ("warning", "warning")
     for finding in (told["more steps"], told["transferred samples"]):
