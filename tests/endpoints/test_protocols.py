@@ -320,7 +320,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.parametrize("path", ["/v2/models/m", "/invocations"])
-def test_one_probability_a_row_is_the_second_classs(path: str, nested: bool) -> None:
+def test_one_probability_a_row_is_the_second_classs(path: str, nested: bool, tmp_path: Path) -> None:
     def answer(x: np.ndarray) -> list:
         found = sigmoid(x)
         found[:1] = 1.0  # a whole number, among others that are not
@@ -332,7 +332,7 @@ def test_one_probability_a_row_is_the_second_classs(path: str, nested: bool) -> 
         found = model.module(PAIR.x).softmax(1)[1:8].double().numpy()
         np.testing.assert_allclose(found[:, 1], sigmoid(X)[1:8], atol=1e-6)
         with pytest.raises(RunError, match="2 classes where the data's labels need 10"):
-            load_model(served.url + path, like=DATA)
+            load_model(described(tmp_path, f'url = "{served.url}{path}"', "tries = 1"), like=DATA)
 
 
 def test_whole_probabilities_are_such_where_the_file_says_so(tmp_path: Path) -> None:
