@@ -173,13 +173,16 @@ def pgd(name: str, what: str, model: nn.Module, scale: Scale, tell: Callable[[st
     return raced(name, title, model, task, small(task, len(task), steps=3), entries, scale.rounds, tell)
 
 
+def chosen(races: Sequence[Any], only: list[str] | None) -> list[Any]:
+    """Those that `--race` names; without it, all."""
+    return [one for one in races if not only or one.name in only]
+
+
 def minimal_distances(
     name: str, what: str, model: nn.Module, scale: Scale, only: list[str] | None, tell: Callable[[str], None]
 ) -> Iterator[Outcome]:
     data = load_data("mnist", split="test", limit=scale.minimal_images)
-    for one in minimal.RACES:
-        if only and one.name not in only:
-            continue
+    for one in chosen(minimal.RACES, only):
         steps = scale.minimal_steps or one.steps
         task = Task(data.x, data.y, None, Budget(norm=one.norm, size=math.inf, steps=steps))
         norm = minimal.NORMS[one.norm]
@@ -195,9 +198,7 @@ def by_scores(
     name: str, what: str, model: nn.Module, scale: Scale, only: list[str] | None, tell: Callable[[str], None]
 ) -> Iterator[Outcome]:
     data = load_data("mnist", split="test", limit=scale.score_images)
-    for one in scores.RACES:
-        if only and one.name not in only:
-            continue
+    for one in chosen(scores.RACES, only):
         queries = scale.score_queries or one.queries
         targets = (data.y + 1) % 10 if one.targeted else None
         task = Task(data.x, data.y, targets, Budget(norm=one.norm, size=one.size, steps=queries))
@@ -213,9 +214,7 @@ def label_distances(
     name: str, what: str, model: nn.Module, scale: Scale, only: list[str] | None, tell: Callable[[str], None]
 ) -> Iterator[Outcome]:
     data = load_data("mnist", split="test", limit=scale.label_images)
-    for one in labels.RACES:
-        if only and one.name not in only:
-            continue
+    for one in chosen(labels.RACES, only):
         task = Task(data.x, data.y, None, Budget(norm=one.norm, size=math.inf, steps=one.steps))
         norm = minimal.NORMS[one.norm]
         title = f"{one.name} in {norm}, {what}, the first {len(task)} MNIST test images, {one.steps} questions each"
@@ -229,9 +228,7 @@ def within_budgets(
     name: str, what: str, model: nn.Module, scale: Scale, only: list[str] | None, tell: Callable[[str], None]
 ) -> Iterator[Outcome]:
     data = load_data("mnist", split="test", limit=scale.minimal_images)
-    for one in budgets.RACES:
-        if only and one.name not in only:
-            continue
+    for one in chosen(budgets.RACES, only):
         steps, norm = scale.budget_steps or one.steps, NORMS[one.norm]
         for size in one.robust_sizes if name.endswith("-robust") else one.sizes:
             task = Task(data.x, data.y, None, Budget(norm=one.norm, size=size, steps=steps))

@@ -128,6 +128,7 @@ def _settled(endpoint: Endpoint, answers: Sequence[Answer]) -> Kind:
     kind, settings = endpoint.kind, endpoint.settings
     lengths = Counter(len(one) if isinstance(one, list) else None for one in answers)
     commonest = lengths.most_common(1)[0][0] if lengths else kind.classes
+    are_numbers = bool(answers) and commonest is None
     advice = (
         ""
         if kind.classes
@@ -136,13 +137,13 @@ def _settled(endpoint: Endpoint, answers: Sequence[Answer]) -> Kind:
             "of order, delete that file"
         )
     )
-    if answers and commonest is None and kind.access != "labels" and _are_single(settings, answers):
+    if are_numbers and kind.access != "labels" and _are_single(settings, answers):
         if kind.classes not in (None, 2):
             raise ModelError(
                 f"{settings.url}: expected two classes, as one probability a row is the second's, got {kind.classes}."
             )
         return replace(kind, access="scores", classes=2, single=True, advice=advice)
-    if kind.access == "labels" or (answers and commonest is None):
+    if kind.access == "labels" or are_numbers:
         classes = max(2, kind.classes or len(kind.names or ()))
         return replace(kind, access="labels", classes=classes, single=False, advice=advice)
     single = None if settings.probabilities and not answers else False
